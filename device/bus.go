@@ -1,0 +1,51 @@
+package device
+
+import (
+	"context"
+	"time"
+)
+
+// Info describes one interface that a Bus has seen, before it is opened.
+type Info struct {
+	Path     string // names the interface on its bus while it stays plugged in: "1-1:1.0"
+	Port     string // names the physical port; interfaces of one device share it: "1-1"
+	Vendor   uint16 // USB vendor ID
+	Product  uint16 // USB product ID
+	Emulated bool   // not a hardware token (rule D6)
+}
+
+// Event is one change on a bus.
+type Event struct {
+	Info    Info
+	Removed bool // otherwise it was added
+}
+
+// Bus lists and opens the OTP keyboard interfaces that one kind of connection reaches.
+// Implementations are safe for concurrent use.
+type Bus interface {
+	// Name is a short word for messages: "usb", "emulator".
+	Name() string
+	// Watch calls fn with an addition for every interface present, then with each change as it
+	// happens, from one goroutine. It returns when ctx ends, or when the bus is lost, with an error
+	// that says why nothing is seen.
+	Watch(ctx context.Context, fn func(Event)) error
+	// Open opens an interface exclusively. It fails with ErrGone, ErrBusy or ErrPermission, wrapped
+	// in what is known of the cause. Until Close, what the key types reaches nobody else.
+	Open(ctx context.Context, path string) (Report, error)
+}
+
+// ReportSize is a report number (always 0) followed by the 8 bytes of an OTP feature report.
+const ReportSize = 9
+
+// Report is an open OTP keyboard interface. It is used by one goroutine at a time.
+// Every method fails with ErrGone once the key has been pulled.
+type Report interface {
+	// SetFeature sends a feature report; p is ReportSize bytes, the first of them 0.
+	SetFeature(p []byte) error
+	// GetFeature reads a feature report into p, which is ReportSize bytes.
+	GetFeature(p []byte) error
+	// ReadInput waits at most timeout for one 8-byte boot-keyboard report; n is 0 when none came.
+	ReadInput(p []byte, timeout time.Duration) (n int, err error)
+	// Close gives the keyboard back to the system. A second Close does nothing.
+	Close() error
+}

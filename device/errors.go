@@ -1,0 +1,40 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Conditions that callers tell apart with errors.Is. The text around them says what to do.
+var (
+	ErrGone       = errors.New("the device was unplugged")
+	ErrBusy       = errors.New("the device is held by another program")
+	ErrPermission = errors.New("no permission to open the device")
+	ErrTimeout    = errors.New("the device did not answer in time")
+	ErrCorrupt    = errors.New("the device sent a damaged answer")
+	ErrNoTouch    = errors.New("no touch came in time")
+	// ErrNotACode is what came out of the device when it was no one-time code: perhaps the other slot was touched.
+	ErrNotACode = errors.New("what the device typed is not a one-time code of this slot")
+)
+
+// FirmwareError says that a device is too old for what was asked.
+type FirmwareError struct {
+	Feature string
+	Need    Version
+	Have    Version
+}
+
+func (e *FirmwareError) Error() string {
+	return fmt.Sprintf("%s needs firmware %s or newer; this device has %s", e.Feature, e.Need, e.Have)
+}
+
+// RejectedError says that a device refused a write. Devices give no reason, so the possible ones are listed.
+type RejectedError struct {
+	Op      string
+	Reasons []string
+}
+
+func (e *RejectedError) Error() string {
+	return fmt.Sprintf("the device refused to %s; possible reasons: %s", e.Op, strings.Join(e.Reasons, "; "))
+}

@@ -1,0 +1,58 @@
+package device
+
+// Capability is something a model can do for the desk.
+type Capability uint8
+
+// Capabilities.
+const (
+	// OTP is the YubiKey OTP application: two slots behind a boot-keyboard interface.
+	OTP Capability = 1 << iota
+	// CCID is a smart-card interface.
+	CCID
+	// FIDO is a CTAP interface; the desk does not use it, but a model without OTP is named by it.
+	FIDO
+)
+
+// YubicoVendor is Yubico's USB vendor ID.
+const YubicoVendor = 0x1050
+
+// Model is one USB identity that the desk knows.
+type Model struct {
+	Vendor, Product uint16
+	Name            string
+	Capabilities    Capability
+}
+
+// Has reports whether the model has every capability in c.
+func (m Model) Has(c Capability) bool { return m.Capabilities&c == c }
+
+// Models are the USB identities the desk recognises (yubikey-manager, core/__init__.py: PID).
+var Models = []Model{
+	{YubicoVendor, 0x0010, "YubiKey", OTP},
+	{YubicoVendor, 0x0110, "YubiKey NEO", OTP},
+	{YubicoVendor, 0x0111, "YubiKey NEO", OTP | CCID},
+	{YubicoVendor, 0x0112, "YubiKey NEO", CCID},
+	{YubicoVendor, 0x0113, "YubiKey NEO", FIDO},
+	{YubicoVendor, 0x0114, "YubiKey NEO", OTP | FIDO},
+	{YubicoVendor, 0x0115, "YubiKey NEO", FIDO | CCID},
+	{YubicoVendor, 0x0116, "YubiKey NEO", OTP | FIDO | CCID},
+	{YubicoVendor, 0x0120, "Security Key by Yubico", FIDO},
+	{YubicoVendor, 0x0401, "YubiKey", OTP},
+	{YubicoVendor, 0x0402, "YubiKey", FIDO},
+	{YubicoVendor, 0x0403, "YubiKey", OTP | FIDO},
+	{YubicoVendor, 0x0404, "YubiKey", CCID},
+	{YubicoVendor, 0x0405, "YubiKey", OTP | CCID},
+	{YubicoVendor, 0x0406, "YubiKey", FIDO | CCID},
+	{YubicoVendor, 0x0407, "YubiKey", OTP | FIDO | CCID},
+	{YubicoVendor, 0x0410, "YubiKey Plus", OTP | FIDO},
+}
+
+// FindModel looks up a USB identity.
+func FindModel(vendor, product uint16) (Model, bool) {
+	for _, m := range Models {
+		if m.Vendor == vendor && m.Product == product {
+			return m, true
+		}
+	}
+	return Model{}, false
+}

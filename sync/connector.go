@@ -1,0 +1,57 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/secret"
+)
+
+// Conditions that the outbox tells apart. A connector wraps them in what it knows; everything else
+// counts as ErrUnavailable does: tried again later.
+var (
+	// ErrUnavailable: the service cannot be reached or is busy. Tried again, with backoff.
+	ErrUnavailable = errors.New("the central service is not available")
+	// ErrRefused: the service answered and will keep refusing until somebody changes something
+	// (no such user, insufficient access, user already has another token). The entry is parked.
+	ErrRefused = errors.New("the central service refuses the change")
+	// ErrNotConfirmed: what was read back is not what was written. Tried again.
+	ErrNotConfirmed = errors.New("the central service does not show the change")
+)
+
+// Observation is what the central service holds for one token. Counter is the next moving factor,
+// whatever the server itself stores.
+type Observation struct {
+	Exists  bool
+	Counter uint64
+	Owner   string // the user whose login takes this token's codes; empty for stock
+	Enabled bool   // codes of it can be accepted
+}
+
+// Connector speaks to one central service. Its methods are idempotent and safe for concurrent use.
+type Connector interface {
+	// Name is a short word for messages: "openldap".
+	Name() string
+	// TokensPerUser is how many tokens one user can have there; 0 means any number.
+	TokensPerUser() int
+	// Observe reads a token's state. An unknown token is not an error.
+	Observe(ctx context.Context, token device.TokenID) (Observation, error)
+	// UserTokens lists the central names of the tokens that a user's login takes;
+	// ErrRefused if there is no such user.
+	UserTokens(ctx context.Context, user string) ([]string, error)
+	// Apply makes a change, reads it back and returns what it saw. seed is set for Put and Enable
+	// and belongs to c.Generation. Within a generation the counter never goes down: the result is
+	// the maximum of c.Counter and what is there. For a Put that replaces another generation,
+	// secret and counter are replaced together.
+	Apply(ctx context.Context, c vault.Change, seed secret.Secret) (Observation, error)
+	// Check names everything that would keep the connector from working, with its cure.
+	Check(ctx context.Context) []Problem
+}
+
+// Problem is one broken prerequisite and its cure.
+type Problem struct {
+	What string `json:"what"`
+	Cure string `json:"cure"`
+}

@@ -1,0 +1,7 @@
+// Package syncer keeps the central authentication service in step with the vault: it delivers the
+// outbox, reads back what arrived, and finds drifted counters from captured codes.
+//
+// The directory is named sync after its subject; the package is not, so that a bare sync.Mutex can
+// never mean it. Connectors (openldap) live below and know one server each. Delivery is at least
+// once, in order per token; a change counts as delivered only when it was read back as written.
+package syncer

@@ -1,0 +1,2 @@
+// Package vault keeps tokens and their secrets in one bbolt file.
+package vault

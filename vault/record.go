@@ -1,0 +1,107 @@
+package vault
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+)
+
+// Status is what a token is fit for. Who owns it is a separate fact.
+type Status string
+
+// Statuses.
+const (
+	Pending  Status = "pending"  // its seed was never verified
+	Active   Status = "active"   // verified; accepted centrally while it has an owner
+	Disabled Status = "disabled" // temporarily refused centrally
+	Limbo    Status = "limbo"    // the device may hold either of two seeds; resolve settles it
+)
+
+// Token is one authenticator in the inventory. It is stored readable but authenticated.
+type Token struct {
+	ID         device.TokenID `json:"id"`
+	Serial     device.Serial  `json:"serial"`
+	Firmware   device.Version `json:"firmware"`
+	Status     Status         `json:"status"`
+	Owner      string         `json:"owner,omitempty"`
+	Digits     int            `json:"digits"`
+	Identifier bool           `json:"identifier,omitempty"` // the token types its identifier before each code
+	Counter    uint64         `json:"counter"`              // the next moving factor expected (RFC 4226)
+	Generation int            `json:"generation"`           // of the seed that Counter belongs to; 0 before the first is verified
+	Emulated   bool           `json:"emulated"`             // for ever, once true (rule D6)
+	Created    time.Time      `json:"created"`
+	Updated    time.Time      `json:"updated"`
+	LastUsed   time.Time      `json:"last_used,omitzero"` // when the desk last saw a code of it
+}
+
+// Job is a piece of multi-step work in the journal. It is there from its first step until it has
+// finished or was undone, and a restart finds it.
+type Job struct {
+	ID      uint64          `json:"id"`
+	Kind    string          `json:"kind"` // names the plan: "enroll", "reissue"
+	Token   device.TokenID  `json:"token"`
+	Step    int             `json:"step"` // how many steps of the plan are done
+	Params  json.RawMessage `json:"params"`
+	Officer string          `json:"officer"`
+	Created time.Time       `json:"created"`
+	Updated time.Time       `json:"updated"`
+	Problem string          `json:"problem,omitempty"` // why it stopped
+}
+
+// ChangeKind is what an outbox entry asks of the central service.
+type ChangeKind string
+
+// Changes. Cut-offs end somebody's access and are never coalesced or dropped.
+const (
+	Put      ChangeKind = "put"      // the token with its secret and counter, as of Generation
+	Assign   ChangeKind = "assign"   // bind the token to User
+	Unassign ChangeKind = "unassign" // cut-off: release it from User
+	Disable  ChangeKind = "disable"  // cut-off: codes are refused from now on
+	Enable   ChangeKind = "enable"   // codes are accepted again
+	Advance  ChangeKind = "advance"  // move the counter forward to Counter
+)
+
+// CutOff reports whether the change ends somebody's access.
+func (k ChangeKind) CutOff() bool { return k == Unassign || k == Disable }
+
+// Change is one entry of the outbox: committed here, not yet confirmed there. It holds no secret;
+// the seed is looked up by Token and Generation when it is delivered.
+type Change struct {
+	Seq        uint64         `json:"seq"`
+	Kind       ChangeKind     `json:"kind"`
+	Token      device.TokenID `json:"token"`
+	User       string         `json:"user,omitempty"`
+	Generation int            `json:"generation"`
+	Counter    uint64         `json:"counter"` // the next moving factor when the change was made
+	Digits     int            `json:"digits"`
+	Created    time.Time      `json:"created"`
+	Attempts   int            `json:"attempts"`
+	NotBefore  time.Time      `json:"not_before,omitzero"` // backoff: no attempt earlier
+	Parked     bool           `json:"parked,omitempty"`    // waits for an officer; holds back its token only
+	Problem    string         `json:"problem,omitempty"`   // what the last attempt failed with
+}
+
+// Level says how well a vault is protected. It stands in the authenticated header.
+type Level string
+
+// Levels.
+const (
+	LevelTPM        Level = "tpm"        // bound to this board's TPM
+	LevelEmulated   Level = "emulated"   // bound to a software TPM: for tests only
+	LevelPassphrase Level = "passphrase" // software only
+)
+
+// Describe says honestly what the level protects against.
+func (l Level) Describe() string {
+	switch l {
+	case LevelTPM:
+		return "bound to this board; any process with TPM access and the file can open it"
+	case LevelEmulated:
+		return "EMULATED TPM: bound to a software TPM, protects nothing; for tests only"
+	case LevelPassphrase:
+		return "software: protected by passphrase only; copies can be attacked offline; no rollback detection"
+	}
+	return fmt.Sprintf("unknown level %q", string(l))
+}
