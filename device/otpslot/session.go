@@ -1,0 +1,264 @@
+// Package otpslot speaks the OTP application of YubiKeys: frames over feature reports, the status, the
+// serial number, and two slots that can be configured, deleted and asked for typed codes.
+//
+// Connection, protocol and session are separate: a device.Report moves bytes, frame.go packs them, a
+// Session keeps the order of question and answer, a Slot is a device.HOTPToken. Protocol facts follow
+// yubikey-manager (core/otp.py, yubiotp.py) and libykpers. A write returns only after the device has
+// confirmed it; the device gives no reason when it refuses, so errors list what it can have been.
+package otpslot
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/device/keyboard"
+)
+
+// Slot commands.
+const (
+	commandConfigure1 = 0x01
+	commandConfigure2 = 0x03
+	commandSerial     = 0x10
+)
+
+// Bounds of the protocol.
+const (
+	writeGap     = time.Millisecond        // least time between two writes
+	pollGap      = 200 * time.Microsecond  // between two looks at the flags
+	writeTimeout = 1150 * time.Millisecond // a swap can keep the write flag for 920 ms
+	reclaimTries = 6                       // after another interface was used, commands can fail for 3 s
+	reclaimGap   = 500 * time.Millisecond
+)
+
+// ErrSerialHidden means that the key does not tell its serial number over USB.
+var ErrSerialHidden = errors.New("the key does not tell its serial number over USB: set SERIAL_API_VISIBLE " +
+	"on one of its slots (ykman otp settings), or erase both slots")
+
+// Status is the status report.
+type Status struct {
+	Firmware device.Version
+	Sequence byte // moves by one with every accepted write; 0 with both slots empty
+	slots    byte
+}
+
+// Configured reports whether slot 1 or 2 holds something. Firmware before 2.1 does not tell.
+func (s Status) Configured(slot int) bool { return s.slots&(1<<(slot-1)) != 0 }
+
+// Session is a conversation with one opened key. It is used by one goroutine at a time.
+type Session struct {
+	report    device.Report
+	lastWrite time.Time
+	serial    device.Serial
+	hasSerial bool
+	decoder   keyboard.Decoder
+}
+
+// New starts a session on an opened interface. The caller closes r.
+func New(r device.Report) *Session { return &Session{report: r} }
+
+// Status reads the status report.
+func (s *Session) Status(ctx context.Context) (Status, error) {
+	status, err := s.status(ctx)
+	if err != nil {
+		return Status{}, fmt.Errorf("cannot read the status: %w", err)
+	}
+	return status, nil
+}
+
+func (s *Session) status(ctx context.Context) (Status, error) {
+	deadline := time.Now().Add(writeTimeout)
+	for {
+		r, err := s.get()
+		if err != nil {
+			return Status{}, err
+		}
+		switch flags := r[7]; {
+		case flags == 0:
+			return Status{
+				Firmware: device.Version{Major: r[1], Minor: r[2], Build: r[3]},
+				Sequence: r[4],
+				slots:    r[5],
+			}, nil
+		case flags == neoStarting || flags&flagWrite != 0:
+			// busy: look again
+		default: // somebody left an answer or a touch request behind
+			if err := s.reset(ctx); err != nil {
+				return Status{}, err
+			}
+		}
+		if time.Now().After(deadline) {
+			return Status{}, device.ErrTimeout
+		}
+		if err := pause(ctx, pollGap); err != nil {
+			return Status{}, err
+		}
+	}
+}
+
+// Serial reads the serial number, trying again while the key is still busy with another interface.
+func (s *Session) Serial(ctx context.Context) (device.Serial, error) {
+	if s.hasSerial {
+		return s.serial, nil
+	}
+	var err error
+	for try := range reclaimTries {
+		if try > 0 {
+			if err := pause(ctx, reclaimGap); err != nil {
+				return 0, fmt.Errorf("cannot read the serial number: %w", err)
+			}
+		}
+		var data []byte
+		if data, err = s.ask(ctx, commandSerial, 4); err == nil {
+			s.serial, s.hasSerial = device.Serial(binary.BigEndian.Uint32(data)), true
+			return s.serial, nil
+		}
+		if errors.Is(err, device.ErrGone) || ctx.Err() != nil {
+			break
+		}
+	}
+	return 0, fmt.Errorf("cannot read the serial number: %w", err)
+}
+
+// ask sends a command without payload and reads an answer of n bytes.
+func (s *Session) ask(ctx context.Context, command byte, n int) ([]byte, error) {
+	if err := s.send(ctx, command, nil); err != nil {
+		return nil, err
+	}
+	var data []byte
+	deadline := time.Now().Add(writeTimeout)
+	for {
+		r, err := s.get()
+		if err != nil {
+			return nil, err
+		}
+		switch flags := r[7]; {
+		case flags&(flagWrite|flagResponse) == flagResponse:
+			seq := int(flags & sequenceMask)
+			if seq == 0 && len(data) > 0 { // the end
+				if err := s.reset(ctx); err != nil {
+					return nil, err
+				}
+				return checkResponse(data, n)
+			}
+			if seq*chunkSize != len(data) || len(data) > payloadSize {
+				return nil, errors.Join(device.ErrCorrupt, s.reset(ctx))
+			}
+			data = append(data, r[:7]...)
+			continue // the next chunk is there at once
+		case flags == 0 && len(data) == 0:
+			return nil, ErrSerialHidden // taken, and nothing to say
+		case flags == 0:
+			return nil, device.ErrCorrupt // ended early
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(device.ErrTimeout, s.reset(ctx))
+		}
+		if err := pause(ctx, pollGap); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// errRejected means that the device took a write and changed nothing.
+var errRejected = errors.New("rejected")
+
+// configure writes a slot and waits until the device has confirmed it.
+func (s *Session) configure(ctx context.Context, slot int, payload []byte) error {
+	before, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	command := byte(commandConfigure1)
+	if slot == 2 {
+		command = commandConfigure2
+	}
+	if err := s.send(ctx, command, payload); err != nil {
+		return err
+	}
+	after, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	emptied := after.Sequence == 0 && !after.Configured(1) && !after.Configured(2)
+	if after.Sequence != before.Sequence+1 && !(emptied && before.Sequence != 0) {
+		return errRejected
+	}
+	return nil
+}
+
+// send writes a frame, chunk by chunk, each when the one before was taken.
+func (s *Session) send(ctx context.Context, command byte, payload []byte) error {
+	reports := frame(command, payload)
+	defer clear(reports)
+	for i := range reports {
+		if err := s.awaitTaken(ctx); err != nil {
+			return err
+		}
+		if err := s.set(ctx, reports[i][:]); err != nil {
+			return err
+		}
+	}
+	return s.awaitTaken(ctx)
+}
+
+// awaitTaken waits until the device has taken the chunk before.
+func (s *Session) awaitTaken(ctx context.Context) error {
+	deadline := time.Now().Add(writeTimeout)
+	for {
+		r, err := s.get()
+		if err != nil {
+			return err
+		}
+		if r[7]&flagWrite == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the key keeps its write flag: pull it, insert it again, and retry: %w", device.ErrTimeout)
+		}
+		if err := pause(ctx, pollGap); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Session) reset(ctx context.Context) error {
+	var r [device.ReportSize]byte
+	r[device.ReportSize-1] = resetReport
+	return s.set(ctx, r[:])
+}
+
+func (s *Session) set(ctx context.Context, r []byte) error {
+	if err := pause(ctx, time.Until(s.lastWrite.Add(writeGap))); err != nil {
+		return err
+	}
+	defer func() { s.lastWrite = time.Now() }()
+	return s.report.SetFeature(r)
+}
+
+// get reads the 8 bytes of a feature report.
+func (s *Session) get() (r [device.ReportSize - 1]byte, err error) {
+	var p [device.ReportSize]byte
+	if err := s.report.GetFeature(p[:]); err != nil {
+		return r, err
+	}
+	copy(r[:], p[1:])
+	return r, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

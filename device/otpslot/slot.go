@@ -1,0 +1,222 @@
+package otpslot
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/device/keyboard"
+	"tokendesk/vault/secret"
+)
+
+// Layout of a slot configuration; the current access code follows it.
+const (
+	configSize    = 52
+	offsetUID     = 16
+	offsetKey     = 22
+	offsetNewCode = 38
+	offsetFixed   = 44 // size of the fixed part, then EXT, TKT and CFG flags
+	offsetCRC     = 50
+)
+
+// Flags of a slot configuration.
+const (
+	extSerialAPIVisible = 0x04 // without it, a write hides the serial number
+	extAllowUpdate      = 0x20
+	tktEnter            = 0x20
+	tktOATHHOTP         = 0x40
+	cfgEightDigits      = 0x02
+	cfgModhexTwo        = 0x40 // the first two bytes of the fixed part are typed in modhex, the rest as digits
+)
+
+// Firmware that features need.
+var (
+	needSlot2        = device.Version{Major: 2}
+	needHOTP         = device.Version{Major: 2, Minor: 1}
+	needStartCounter = device.Version{Major: 2, Minor: 2}
+)
+
+// maxIdentifierSerial is the largest serial that fits into the 8 digits of a token identifier.
+const maxIdentifierSerial = 99_999_999
+
+// Slot is one of the two slots of a key: a device.HOTPToken whose codes are typed.
+type Slot struct {
+	session *Session
+	number  int
+}
+
+var _ device.HOTPToken = (*Slot)(nil)
+
+// Slot returns slot 1 or 2.
+func (s *Session) Slot(number int) (*Slot, error) {
+	if number != 1 && number != 2 {
+		return nil, fmt.Errorf("a YubiKey has slots 1 and 2, not %d", number)
+	}
+	return &Slot{s, number}, nil
+}
+
+// Describe reads serial number, firmware and whether the slot is configured.
+func (s *Slot) Describe(ctx context.Context) (device.State, error) {
+	status, err := s.session.Status(ctx)
+	if err != nil {
+		return device.State{}, err
+	}
+	serial, err := s.session.Serial(ctx)
+	if err != nil {
+		return device.State{}, err
+	}
+	return device.State{Serial: serial, Firmware: status.Firmware, Configured: status.Configured(s.number)}, nil
+}
+
+// Program writes an HOTP configuration.
+func (s *Slot) Program(ctx context.Context, c device.HOTPConfig) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	state, err := s.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	for _, gate := range []struct {
+		applies bool
+		feature string
+		need    device.Version
+	}{
+		{true, "HOTP", needHOTP},
+		{s.number == 2, "slot 2", needSlot2},
+		{c.StartCounter != 0, "a start counter", needStartCounter},
+	} {
+		if gate.applies && state.Firmware.Less(gate.need) {
+			return &device.FirmwareError{Feature: gate.feature, Need: gate.need, Have: state.Firmware}
+		}
+	}
+	if c.TokenIdentifier && state.Serial > maxIdentifierSerial {
+		return fmt.Errorf("serial %s does not fit into the 8 digits of a token identifier: program it without one", state.Serial)
+	}
+	payload := hotpConfig(c, state.Serial)
+	defer clear(payload)
+	return s.configure(ctx, "program the slot", payload, c.CurrentAccessCode)
+}
+
+// Delete erases the slot.
+func (s *Slot) Delete(ctx context.Context, current secret.Secret) error {
+	payload := make([]byte, configSize, configSize+device.AccessCodeSize)
+	payload = append(payload, current.Reveal()...)
+	defer clear(payload)
+	return s.configure(ctx, "delete the slot", payload, current)
+}
+
+func (s *Slot) configure(ctx context.Context, op string, payload []byte, current secret.Secret) error {
+	err := s.session.configure(ctx, s.number, payload)
+	if !errors.Is(err, errRejected) {
+		if err != nil {
+			return fmt.Errorf("cannot %s: %w", op, err)
+		}
+		return nil
+	}
+	reasons := []string{"the slot is protected by an access code that the desk does not know"}
+	if !current.IsZero() {
+		reasons[0] = "the slot is protected by another access code than the one in the vault"
+	}
+	return &device.RejectedError{Op: op, Reasons: append(reasons,
+		"the slot is locked against changes by the other slot's settings",
+		"the firmware does not support this configuration")}
+}
+
+// hotpConfig lays out a slot configuration, followed by the current access code.
+func hotpConfig(c device.HOTPConfig, serial device.Serial) []byte {
+	p := make([]byte, configSize+device.AccessCodeSize)
+	var fixed int
+	var cfg byte
+	if c.TokenIdentifier {
+		// OATH token identifier of class A: manufacturer "ub", type "he", 8-digit serial as BCD
+		p[0], p[1] = 0xE1, 0x63
+		n := uint32(serial)
+		for i := 5; i >= 2; i-- {
+			p[i] = byte(n%10 | n/10%10<<4)
+			n /= 100
+		}
+		fixed, cfg = 6, cfgModhexTwo
+	}
+	seed := c.Seed.Reveal()
+	copy(p[offsetKey:offsetKey+16], seed)
+	if len(seed) > 16 {
+		copy(p[offsetUID:], seed[16:])
+	}
+	binary.BigEndian.PutUint16(p[offsetUID+4:], uint16(c.StartCounter/device.StartCounterStep))
+	copy(p[offsetNewCode:], c.NewAccessCode.Reveal())
+	tkt := byte(tktOATHHOTP)
+	if c.Enter {
+		tkt |= tktEnter
+	}
+	if c.Digits == 8 {
+		cfg |= cfgEightDigits
+	}
+	p[offsetFixed] = byte(fixed)
+	p[offsetFixed+1] = extSerialAPIVisible | extAllowUpdate
+	p[offsetFixed+2] = tkt
+	p[offsetFixed+3] = cfg
+	binary.LittleEndian.PutUint16(p[offsetCRC:], ^crc16(p[:offsetCRC]))
+	copy(p[configSize:], c.CurrentAccessCode.Reveal())
+	return p
+}
+
+const (
+	inputSlice = 100 * time.Millisecond // how long a cancelled wait can go unnoticed
+	lineIdle   = 300 * time.Millisecond // silence that ends a line without Enter; tokens pace keys at 60 ms at most
+	maxLine    = 128
+)
+
+var typedLine = regexp.MustCompile(`^\t?(?:ubhe([0-9]{8}))?\t?([0-9]{6}|[0-9]{8})\t?$`)
+
+// Code waits until a touch has typed one line and returns the code in it. It waits until ctx ends.
+func (s *Slot) Code(ctx context.Context) (string, error) {
+	line, err := s.session.line(ctx)
+	if err != nil {
+		return "", fmt.Errorf("cannot capture a code: %w", err)
+	}
+	m := typedLine.FindStringSubmatch(line)
+	if m == nil {
+		return "", device.ErrNotACode
+	}
+	if m[1] != "" && s.session.hasSerial && m[1] != fmt.Sprintf("%08d", s.session.serial) {
+		return "", device.ErrNotACode
+	}
+	return m[2], nil
+}
+
+// line collects typed text up to Enter, or up to a silence.
+func (s *Session) line(ctx context.Context) (string, error) {
+	var text strings.Builder
+	var last time.Time
+	for {
+		if err := ctx.Err(); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = errors.Join(device.ErrNoTouch, err)
+			}
+			return "", err
+		}
+		var p [keyboard.ReportSize]byte
+		n, err := s.report.ReadInput(p[:], inputSlice)
+		if err != nil {
+			return "", err
+		}
+		typed := s.decoder.Feed(p[:n])
+		if before, _, ended := strings.Cut(typed, "\n"); ended {
+			text.WriteString(before)
+			return text.String(), nil
+		}
+		text.WriteString(typed)
+		switch now := time.Now(); {
+		case typed != "":
+			last = now
+		case text.Len() > 0 && now.Sub(last) > lineIdle, text.Len() > maxLine:
+			return text.String(), nil
+		}
+	}
+}
