@@ -28,15 +28,18 @@ const (
 // Bounds of the protocol.
 const (
 	writeGap     = time.Millisecond        // least time between two writes
-	pollGap      = 200 * time.Microsecond  // between two looks at the flags
+	pollGap      = 200 * time.Microsecond  // least time between two looks at the flags
+	pollShare    = 32                      // a longer wait is noticed late by this part of it at most
 	writeTimeout = 1150 * time.Millisecond // a swap can keep the write flag for 920 ms
 	reclaimTries = 6                       // after another interface was used, commands can fail for 3 s
 	reclaimGap   = 500 * time.Millisecond
 )
 
-// ErrSerialHidden means that the key does not tell its serial number over USB.
-var ErrSerialHidden = errors.New("the key does not tell its serial number over USB: set SERIAL_API_VISIBLE " +
-	"on one of its slots (ykman otp settings), or erase both slots")
+// ErrSerialHidden means that the key does not tell its serial number over USB. It stays silent for two
+// reasons that cannot be told apart, so the text has the cure for both.
+var ErrSerialHidden = errors.New("the key does not tell its serial number over USB: if another program has just " +
+	"used the key, repeat in a few seconds; otherwise set SERIAL_API_VISIBLE on one of its slots (ykman otp settings), " +
+	"or erase both slots")
 
 // Status is the status report.
 type Status struct {
@@ -52,6 +55,7 @@ func (s Status) Configured(slot int) bool { return s.slots&(1<<(slot-1)) != 0 }
 type Session struct {
 	report    device.Report
 	lastWrite time.Time
+	firmware  device.Version // zero until the status was read
 	serial    device.Serial
 	hasSerial bool
 	decoder   keyboard.Decoder
@@ -70,7 +74,7 @@ func (s *Session) Status(ctx context.Context) (Status, error) {
 }
 
 func (s *Session) status(ctx context.Context) (Status, error) {
-	deadline := time.Now().Add(writeTimeout)
+	began := time.Now()
 	for {
 		r, err := s.get()
 		if err != nil {
@@ -78,11 +82,8 @@ func (s *Session) status(ctx context.Context) (Status, error) {
 		}
 		switch flags := r[7]; {
 		case flags == 0:
-			return Status{
-				Firmware: device.Version{Major: r[1], Minor: r[2], Build: r[3]},
-				Sequence: r[4],
-				slots:    r[5],
-			}, nil
+			s.firmware = device.Version{Major: r[1], Minor: r[2], Build: r[3]}
+			return Status{Firmware: s.firmware, Sequence: r[4], slots: r[5]}, nil
 		case flags == neoStarting || flags&flagWrite != 0:
 			// busy: look again
 		default: // somebody left an answer or a touch request behind
@@ -90,10 +91,7 @@ func (s *Session) status(ctx context.Context) (Status, error) {
 				return Status{}, err
 			}
 		}
-		if time.Now().After(deadline) {
-			return Status{}, device.ErrTimeout
-		}
-		if err := pause(ctx, pollGap); err != nil {
+		if err := s.lookAgain(ctx, began); err != nil {
 			return Status{}, err
 		}
 	}
@@ -103,6 +101,9 @@ func (s *Session) status(ctx context.Context) (Status, error) {
 func (s *Session) Serial(ctx context.Context) (device.Serial, error) {
 	if s.hasSerial {
 		return s.serial, nil
+	}
+	if err := s.require(ctx, "the serial number", needSerial); err != nil {
+		return 0, fmt.Errorf("cannot read the serial number: %w", err)
 	}
 	var err error
 	for try := range reclaimTries {
@@ -123,13 +124,26 @@ func (s *Session) Serial(ctx context.Context) (device.Serial, error) {
 	return 0, fmt.Errorf("cannot read the serial number: %w", err)
 }
 
+// require fails with a FirmwareError if the key is older than need.
+func (s *Session) require(ctx context.Context, feature string, need device.Version) error {
+	if s.firmware == (device.Version{}) {
+		if _, err := s.status(ctx); err != nil {
+			return err
+		}
+	}
+	if s.firmware.Less(need) {
+		return &device.FirmwareError{Feature: feature, Need: need, Have: s.firmware}
+	}
+	return nil
+}
+
 // ask sends a command without payload and reads an answer of n bytes.
 func (s *Session) ask(ctx context.Context, command byte, n int) ([]byte, error) {
 	if err := s.send(ctx, command, nil); err != nil {
 		return nil, err
 	}
 	var data []byte
-	deadline := time.Now().Add(writeTimeout)
+	began := time.Now()
 	for {
 		r, err := s.get()
 		if err != nil {
@@ -145,7 +159,7 @@ func (s *Session) ask(ctx context.Context, command byte, n int) ([]byte, error) 
 				return checkResponse(data, n)
 			}
 			if seq*chunkSize != len(data) || len(data) > payloadSize {
-				return nil, errors.Join(device.ErrCorrupt, s.reset(ctx))
+				return nil, s.abandon(ctx, device.ErrCorrupt)
 			}
 			data = append(data, r[:7]...)
 			continue // the next chunk is there at once
@@ -154,14 +168,24 @@ func (s *Session) ask(ctx context.Context, command byte, n int) ([]byte, error) 
 		case flags == 0:
 			return nil, device.ErrCorrupt // ended early
 		}
-		if time.Now().After(deadline) {
-			return nil, errors.Join(device.ErrTimeout, s.reset(ctx))
-		}
-		if err := pause(ctx, pollGap); err != nil {
+		if err := s.lookAgain(ctx, began); errors.Is(err, errStuck) {
+			return nil, s.abandon(ctx, err)
+		} else if err != nil {
 			return nil, err
 		}
 	}
 }
+
+// abandon makes the device forget an answer that went wrong. That it cannot be reached is worse news than err.
+func (s *Session) abandon(ctx context.Context, err error) error {
+	if unreachable := s.reset(ctx); unreachable != nil {
+		return unreachable
+	}
+	return err
+}
+
+// errStuck means that a flag in the status does not clear.
+var errStuck = fmt.Errorf("%w: pull the key, insert it again, and repeat", device.ErrTimeout)
 
 // errRejected means that the device took a write and changed nothing.
 var errRejected = errors.New("rejected")
@@ -202,12 +226,12 @@ func (s *Session) send(ctx context.Context, command byte, payload []byte) error 
 			return err
 		}
 	}
-	return s.awaitTaken(ctx)
+	return nil // reading again here could swallow the first chunk of an answer
 }
 
 // awaitTaken waits until the device has taken the chunk before.
 func (s *Session) awaitTaken(ctx context.Context) error {
-	deadline := time.Now().Add(writeTimeout)
+	began := time.Now()
 	for {
 		r, err := s.get()
 		if err != nil {
@@ -216,13 +240,20 @@ func (s *Session) awaitTaken(ctx context.Context) error {
 		if r[7]&flagWrite == 0 {
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the key keeps its write flag: pull it, insert it again, and retry: %w", device.ErrTimeout)
-		}
-		if err := pause(ctx, pollGap); err != nil {
+		if err := s.lookAgain(ctx, began); err != nil {
 			return err
 		}
 	}
+}
+
+// lookAgain pauses between two looks at the flags, the longer the more time has passed since the wait
+// began: a look costs 1 to 2 ms of the bus. No look is worth it before the next write is allowed.
+func (s *Session) lookAgain(ctx context.Context, began time.Time) error {
+	waited := time.Since(began)
+	if waited > writeTimeout {
+		return errStuck
+	}
+	return pause(ctx, max(pollGap, waited/pollShare, time.Until(s.lastWrite.Add(writeGap))))
 }
 
 func (s *Session) reset(ctx context.Context) error {

@@ -39,6 +39,8 @@ var (
 	needSlot2        = device.Version{Major: 2}
 	needHOTP         = device.Version{Major: 2, Minor: 1}
 	needStartCounter = device.Version{Major: 2, Minor: 2}
+	needSerial       = needStartCounter
+	needStatus       = needHOTP // to tell which slots are configured
 )
 
 // maxIdentifierSerial is the largest serial that fits into the 8 digits of a token identifier.
@@ -78,37 +80,61 @@ func (s *Slot) Program(ctx context.Context, c device.HOTPConfig) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	state, err := s.Describe(ctx)
-	if err != nil {
-		return err
-	}
+	const op = "program the slot"
 	for _, gate := range []struct {
 		applies bool
 		feature string
 		need    device.Version
 	}{
-		{true, "HOTP", needHOTP},
 		{s.number == 2, "slot 2", needSlot2},
+		{true, "HOTP", needHOTP},
 		{c.StartCounter != 0, "a start counter", needStartCounter},
 	} {
-		if gate.applies && state.Firmware.Less(gate.need) {
-			return &device.FirmwareError{Feature: gate.feature, Need: gate.need, Have: state.Firmware}
+		if !gate.applies {
+			continue
+		}
+		if err := s.session.require(ctx, gate.feature, gate.need); err != nil {
+			return fmt.Errorf("cannot %s: %w", op, err)
 		}
 	}
-	if c.TokenIdentifier && state.Serial > maxIdentifierSerial {
-		return fmt.Errorf("serial %s does not fit into the 8 digits of a token identifier: program it without one", state.Serial)
+	var serial device.Serial
+	if c.TokenIdentifier {
+		var err error
+		if serial, err = s.session.Serial(ctx); err != nil {
+			return fmt.Errorf("cannot %s: %w", op, err)
+		}
+		if serial > maxIdentifierSerial {
+			return fmt.Errorf("serial %s does not fit into the 8 digits of a token identifier: program it without one", serial)
+		}
 	}
-	payload := hotpConfig(c, state.Serial)
+	payload := hotpConfig(c, serial)
 	defer clear(payload)
-	return s.configure(ctx, "program the slot", payload, c.CurrentAccessCode)
+	return s.configure(ctx, op, payload, c.CurrentAccessCode)
 }
 
-// Delete erases the slot.
+// Delete erases the slot. Nothing is written to a slot that is empty: a key with nothing in it could not
+// confirm the write, because its sequence stays 0.
 func (s *Slot) Delete(ctx context.Context, current secret.Secret) error {
-	payload := make([]byte, configSize, configSize+device.AccessCodeSize)
-	payload = append(payload, current.Reveal()...)
+	const op = "delete the slot"
+	if n := current.Len(); n != 0 && n != device.AccessCodeSize {
+		return fmt.Errorf("cannot %s: an access code has %d bytes, this one has %d", op, device.AccessCodeSize, n)
+	}
+	if s.number == 2 {
+		if err := s.session.require(ctx, "slot 2", needSlot2); err != nil {
+			return fmt.Errorf("cannot %s: %w", op, err)
+		}
+	}
+	status, err := s.session.status(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot %s: %w", op, err)
+	}
+	if !status.Configured(s.number) && !status.Firmware.Less(needStatus) {
+		return nil
+	}
+	payload := make([]byte, configSize+device.AccessCodeSize)
+	copy(payload[configSize:], current.Reveal())
 	defer clear(payload)
-	return s.configure(ctx, "delete the slot", payload, current)
+	return s.configure(ctx, op, payload, current)
 }
 
 func (s *Slot) configure(ctx context.Context, op string, payload []byte, current secret.Secret) error {
@@ -197,7 +223,7 @@ func (s *Session) line(ctx context.Context) (string, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
-				err = errors.Join(device.ErrNoTouch, err)
+				err = fmt.Errorf("%w: %w", device.ErrNoTouch, err)
 			}
 			return "", err
 		}

@@ -1,0 +1,78 @@
+# tokendesk. "make help" lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .bin
+PROGRAMS := ./cmd/tokendesk ./cmd/tokendeskd ./cmd/tokenemu
+
+# Debian packages that building, the demo and the tests need, and why.
+DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_TPM slapd:an_OpenLDAP_server_with_the_OTP_overlay \
+	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes
+
+# stage NAME COMMAND runs a command and says how long it took.
+define stage
+	@echo "== $(1)"; begin=$$(date +%s%N); $(2); end=$$(date +%s%N); \
+	printf 'stage %-10s %6.1f s\n' $(1) $$(( (end - begin) / 100000000 ))e-1
+endef
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing
+	@missing=; for dep in $(DEPS); do name=$${dep%%:*}; why=$${dep#*:}; \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' "$$name" 2>/dev/null)" = installed ] || \
+		{ missing="$$missing $$name"; echo "installing $$name: $${why//_/ }"; }; done; \
+	[ -z "$$missing" ] && exit 0; \
+	root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+	policy=/usr/sbin/policy-rc.d; mine=; \
+	if [ ! -e $$policy ]; then mine=1; printf '#!/bin/sh\nexit 101\n' | $$root tee $$policy >/dev/null; $$root chmod 755 $$policy; fi; \
+	trap '[ -z "$$mine" ] || $$root rm -f '$$policy EXIT; \
+	$$root apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing >/dev/null
+
+.PHONY: build
+build: deps ## build the three programs into .bin
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 go build -o $(BIN)/ ./cmd/tokendesk ./cmd/tokenemu
+	@go build -o $(BIN)/ ./cmd/tokendeskd
+
+.PHONY: demo
+demo: build ## play the whole story on real parts
+	@go run ./cmd/internal/leftovers go run ./cmd/internal/demo -bin $(BIN)
+
+.PHONY: demo-up
+demo-up: build ## start the demo's world and leave it running
+	@go run ./cmd/internal/demo -bin $(BIN) up
+
+.PHONY: demo-down
+demo-down: ## end the world of demo-up
+	@go run ./cmd/internal/demo down
+
+.PHONY: test
+test: deps ## prove everything: checks, all tests with the race detector, the demo
+	$(call stage,lint,$(MAKE) --no-print-directory lint)
+	$(call stage,build,$(MAKE) --no-print-directory build)
+	$(call stage,demo,$(MAKE) --no-print-directory demo)
+	$(call stage,race,$(MAKE) --no-print-directory race)
+
+.PHONY: race
+race: deps ## run all tests with the race detector, and see that they leave nothing behind
+	@go run ./cmd/internal/leftovers go test -race ./...
+
+.PHONY: lint
+lint: ## check format, vet, staticcheck and a tidy go.mod
+	@unformatted=$$(gofmt -l cmd device provision sync vault); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
+	@go mod tidy -diff
+	@go vet ./...
+	@go tool staticcheck ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { f[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, f[i]; n = 0 }' | \
+	while read -r package target; do echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-10s} "$$package"; done
+
+.PHONY: bench
+bench: build ## measure; prints "ratio NAME VALUE" and "figure NAME VALUE"
+	@go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/daemon | grep -E '^(ratio|figure|FAIL|panic|---)'

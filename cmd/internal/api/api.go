@@ -1,0 +1,286 @@
+// Package api holds what travels between tokendesk and tokendeskd: wire types, error codes, the version.
+//
+// It imports nothing of the desk, so that the command line stays small and without cgo. No type in here
+// has room for a seed, an access code or a password.
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Version is the version of these types. It changes when an older peer would misunderstand a newer one.
+const Version = "1"
+
+// VersionHeader carries Version in every request and response.
+const VersionHeader = "Tokendesk-Api-Version"
+
+// DefaultSocket is where the daemon listens unless its configuration says otherwise.
+const DefaultSocket = "/run/tokendesk/desk.sock"
+
+// SocketVariable names the environment variable that tells clients of another socket.
+const SocketVariable = "TOKENDESK_SOCKET"
+
+// Code classifies an error.
+type Code string
+
+// Codes.
+const (
+	Invalid       Code = "invalid"       // the request itself is wrong
+	NotFound      Code = "not-found"     // no such token
+	Refused       Code = "refused"       // not possible as things are
+	Forbidden     Code = "forbidden"     // not possible for this caller
+	Device        Code = "device"        // the key is absent, pulled, busy, or refuses
+	NotVerified   Code = "not-verified"  // codes do not fit, or no touch came
+	Unfinished    Code = "unfinished"    // stopped in the middle; resolve settles it
+	WrongVersion  Code = "wrong-version" // client and daemon are of different versions
+	VaultTrouble  Code = "vault"         // the vault cannot be read or written
+	CentralRefuse Code = "central"       // the central service refuses or is not available
+	Internal      Code = "internal"      // a fault of the desk
+	Unreachable   Code = "unreachable"   // no daemon answers; made by the client
+)
+
+// Status is the HTTP status of a code: the only place where one becomes the other.
+func (c Code) Status() int {
+	switch c {
+	case Invalid:
+		return http.StatusUnprocessableEntity
+	case NotFound:
+		return http.StatusNotFound
+	case Refused, Unfinished:
+		return http.StatusConflict
+	case Forbidden:
+		return http.StatusForbidden
+	case Device, NotVerified:
+		return http.StatusFailedDependency
+	case WrongVersion:
+		return http.StatusUpgradeRequired
+	case CentralRefuse:
+		return http.StatusBadGateway
+	case VaultTrouble, Unreachable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// ExitCode is the exit code of a command that ended with a code: the only place where one becomes the other.
+func (c Code) ExitCode() int {
+	switch c {
+	case Invalid:
+		return 2
+	case Unreachable, WrongVersion:
+		return 3
+	case NotFound:
+		return 4
+	case Refused, Forbidden:
+		return 5
+	case Device:
+		return 6
+	case NotVerified:
+		return 7
+	case Unfinished:
+		return 8
+	case CentralRefuse:
+		return 9
+	}
+	return 1
+}
+
+// Error is how every failure is told.
+type Error struct {
+	Code    Code   `json:"code" doc:"Class of the error" example:"not-found"`
+	Message string `json:"message" doc:"What happened and what to do"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// GetStatus makes the HTTP status known to the router.
+func (e *Error) GetStatus() int { return e.Code.Status() }
+
+// Errorf builds an Error.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Key is an inserted device.
+type Key struct {
+	ID       string `json:"id,omitempty" doc:"Device name, absent while it cannot be identified" example:"yk-12345678"`
+	Serial   uint32 `json:"serial,omitempty"`
+	Model    string `json:"model" example:"YubiKey"`
+	Firmware string `json:"firmware,omitempty" example:"5.4.3"`
+	Bus      string `json:"bus" example:"usb"`
+	Port     string `json:"port" example:"1-1"`
+	Emulated bool   `json:"emulated" doc:"Not a hardware token"`
+	New      bool   `json:"new" doc:"Plugged in just now and still being identified"`
+	Slots    []Slot `json:"slots,omitempty"`
+	Problem  string `json:"problem,omitempty" doc:"Why the key cannot be used, and what to do"`
+}
+
+// Slot is one OTP slot of an inserted key.
+type Slot struct {
+	Token      string `json:"token" example:"yk-12345678/otp2"`
+	Configured bool   `json:"configured"`
+	Status     string `json:"status,omitempty" doc:"Status in the inventory, absent if the desk did not enroll it"`
+	Owner      string `json:"owner,omitempty"`
+}
+
+// Keys lists inserted devices and why a bus shows none.
+type Keys struct {
+	Keys  []Key `json:"devices"`
+	Buses []Bus `json:"buses"`
+}
+
+// Bus is a way to reach devices.
+type Bus struct {
+	Name    string `json:"name" example:"usb"`
+	Problem string `json:"problem,omitempty" doc:"Why nothing is seen there"`
+}
+
+// KeyEvent is one change among the inserted devices.
+type KeyEvent struct {
+	Event string    `json:"event" enum:"present,added,changed,removed"`
+	Time  time.Time `json:"time"`
+	Key   Key       `json:"device"`
+}
+
+// Token is one authenticator in the inventory.
+type Token struct {
+	ID         string     `json:"id" example:"yk-12345678/otp2"`
+	Device     string     `json:"device" example:"yk-12345678"`
+	Central    string     `json:"central_name" doc:"Its name in the central service" example:"YK12345678-2"`
+	Type       string     `json:"type" example:"hotp"`
+	Status     string     `json:"status" enum:"pending,active,disabled,limbo"`
+	Owner      string     `json:"owner" doc:"Empty for stock"`
+	Digits     int        `json:"digits"`
+	Identifier bool       `json:"identifier" doc:"Types its token identifier before each code"`
+	Counter    uint64     `json:"counter" doc:"Next moving factor expected"`
+	Generation int        `json:"generation" doc:"Seed generation"`
+	Firmware   string     `json:"firmware"`
+	Emulated   bool       `json:"emulated"`
+	Created    time.Time  `json:"created"`
+	Updated    time.Time  `json:"updated"`
+	LastUsed   *time.Time `json:"last_used,omitempty" doc:"When the desk last saw a code of it"`
+	Unfinished string     `json:"unfinished,omitempty" doc:"Work on it that waits to be resolved"`
+	Waiting    int        `json:"waiting" doc:"Changes of it that the central service has not confirmed"`
+}
+
+// Tokens is one page of the inventory.
+type Tokens struct {
+	Tokens []Token `json:"tokens"`
+	Next   string  `json:"next,omitempty" doc:"Pass as 'after' for the next page"`
+}
+
+// Change is an outbox entry.
+type Change struct {
+	Seq       uint64     `json:"seq"`
+	Kind      string     `json:"kind" example:"unassign"`
+	Token     string     `json:"token"`
+	User      string     `json:"user,omitempty"`
+	State     string     `json:"state" enum:"confirmed,waiting,parked"`
+	Attempts  int        `json:"attempts"`
+	NotBefore *time.Time `json:"not_before,omitempty"`
+	Created   time.Time  `json:"created"`
+	Problem   string     `json:"problem,omitempty"`
+}
+
+// Changes is the outbox.
+type Changes struct {
+	Changes []Change `json:"changes"`
+}
+
+// Outcome is what an action has led to.
+type Outcome struct {
+	Token   *Token   `json:"token,omitempty"`
+	Changes []Change `json:"changes,omitempty" doc:"What became of the changes for the central service"`
+	Text    string   `json:"text,omitempty"`
+}
+
+// Progress is one thing to show while work goes on.
+type Progress struct {
+	Kind  string `json:"kind" enum:"done,touch,note"`
+	Step  string `json:"step,omitempty"`
+	Text  string `json:"text"`
+	Slot  int    `json:"slot,omitempty"`
+	Codes int    `json:"codes,omitempty"`
+}
+
+// Event is one line of an answer that comes in pieces. The last line has Outcome or Error.
+type Event struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Outcome  *Outcome  `json:"outcome,omitempty"`
+	Error    *Error    `json:"error,omitempty"`
+}
+
+// Status is how the desk is.
+type Status struct {
+	Version    string         `json:"version"`
+	Since      time.Time      `json:"since"`
+	Vault      Vault          `json:"vault"`
+	Tokens     map[string]int `json:"tokens" doc:"Number of tokens by status"`
+	Stock      int            `json:"stock" doc:"Active tokens without owner"`
+	Keys       int            `json:"devices" doc:"Inserted devices"`
+	Buses      []Bus          `json:"buses"`
+	Central    Central        `json:"central"`
+	Unfinished []string       `json:"unfinished" doc:"Work that waits to be resolved"`
+}
+
+// Vault is how the vault is.
+type Vault struct {
+	State string `json:"state" example:"open"`
+	ID    string `json:"id"`
+	Path  string `json:"path"`
+	Level string `json:"level" enum:"tpm,emulated,passphrase"`
+	Means string `json:"means" doc:"What that level protects against"`
+}
+
+// Central is how the push stands.
+type Central struct {
+	Name    string     `json:"name,omitempty" doc:"Absent without a central service" example:"openldap"`
+	Waiting int        `json:"waiting"`
+	CutOffs int        `json:"cut_offs" doc:"Waiting changes that end somebody's access"`
+	Parked  int        `json:"parked"`
+	Oldest  *time.Time `json:"oldest,omitempty"`
+	Problem string     `json:"problem,omitempty"`
+}
+
+// Finding is one thing that doctor looked at.
+type Finding struct {
+	Area string `json:"area" example:"vault"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+	Cure string `json:"cure,omitempty"`
+}
+
+// Findings is what doctor found.
+type Findings struct {
+	Findings []Finding `json:"findings"`
+}
+
+// Enroll asks for a new token.
+type Enroll struct {
+	Device       string `json:"device" pattern:"^yk-[0-9]{1,10}$" example:"yk-12345678"`
+	Slot         int    `json:"slot" minimum:"1" maximum:"2"`
+	User         string `json:"user,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._@-]*$" doc:"Empty: as stock"`
+	Digits       int    `json:"digits" enum:"6,8"`
+	StartCounter uint64 `json:"start_counter,omitempty" maximum:"1048560" multipleOf:"16" doc:"First moving factor"`
+	Identifier   bool   `json:"identifier,omitempty"`
+	Enter        bool   `json:"enter,omitempty"`
+	Overwrite    bool   `json:"overwrite,omitempty"`
+}
+
+// User names a user.
+type User struct {
+	User string `json:"user" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._@-]+$"`
+}
+
+// Codes gives captured codes, or asks the daemon to capture them from the inserted key.
+type Codes struct {
+	Codes   []string `json:"codes,omitempty" maxItems:"3" doc:"Consecutive codes, oldest first"`
+	Capture bool     `json:"capture,omitempty" doc:"Capture them by touches of the inserted key"`
+}
+
+// Resolve says how to settle unfinished work.
+type Resolve struct {
+	Undo bool `json:"undo,omitempty" doc:"Erase what an unfinished enroll has left"`
+}

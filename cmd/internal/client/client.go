@@ -1,0 +1,182 @@
+// Package client calls tokendeskd on its Unix socket. The zero Client uses TOKENDESK_SOCKET, or the
+// daemon's usual socket. Every error is an *api.Error.
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"syscall"
+
+	"tokendesk/cmd/internal/api"
+)
+
+// maxLine bounds one line of an answer that comes in pieces.
+const maxLine = 1 << 20
+
+// Client calls one daemon. Its zero value is ready.
+type Client struct {
+	Socket string
+}
+
+func (c *Client) socket() string {
+	return cmp.Or(c.Socket, os.Getenv(api.SocketVariable), api.DefaultSocket)
+}
+
+// Get reads path into out.
+func (c *Client) Get(ctx context.Context, path string, query url.Values, out any) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.call(ctx, http.MethodGet, path, nil, out)
+}
+
+// Post sends in to path and reads the answer into out. A nil in sends nothing.
+func (c *Client) Post(ctx context.Context, path string, in, out any) error {
+	return c.call(ctx, http.MethodPost, path, in, out)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	body, err := c.do(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return c.garbled(err)
+	}
+	return nil
+}
+
+// Work starts an operation of several steps, tells its progress, and returns its outcome.
+func (c *Client) Work(ctx context.Context, path string, in any, tell func(api.Progress)) (api.Outcome, error) {
+	body, err := c.do(ctx, http.MethodPost, path, in)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	defer body.Close()
+	lines := scanner(body)
+	for lines.Scan() {
+		var e api.Event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return api.Outcome{}, c.garbled(err)
+		}
+		switch {
+		case e.Progress != nil:
+			tell(*e.Progress)
+		case e.Error != nil:
+			return api.Outcome{}, e.Error
+		case e.Outcome != nil:
+			return *e.Outcome, nil
+		}
+	}
+	if ctx.Err() != nil {
+		return api.Outcome{}, api.Errorf(api.Unfinished, "interrupted: see tokendesk status for what is left to resolve")
+	}
+	return api.Outcome{}, api.Errorf(api.Unreachable, "tokendeskd went away in the middle: start it again and look at tokendesk status; nothing is lost")
+}
+
+// Watch calls fn for every device present and every change, until ctx ends.
+func (c *Client) Watch(ctx context.Context, fn func(api.KeyEvent) error) error {
+	body, err := c.do(ctx, http.MethodGet, "/v1/devices/watch", nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	lines := scanner(body)
+	for lines.Scan() {
+		var e struct {
+			api.KeyEvent
+			Error *api.Error `json:"error"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return c.garbled(err)
+		}
+		if e.Error != nil {
+			return e.Error
+		}
+		if err := fn(e.KeyEvent); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return api.Errorf(api.Unreachable, "tokendeskd went away")
+}
+
+func scanner(r io.Reader) *bufio.Scanner {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxLine)
+	return s
+}
+
+// do makes a request and returns the body of a successful answer.
+func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, api.Errorf(api.Internal, "cannot build the request: %v", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://tokendesk"+path, body)
+	if err != nil {
+		return nil, api.Errorf(api.Internal, "cannot build the request: %v", err)
+	}
+	request.Header.Set(api.VersionHeader, api.Version)
+	request.Header.Set("Content-Type", "application/json")
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", c.socket())
+		},
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if theirs := response.Header.Get(api.VersionHeader); theirs != api.Version && response.StatusCode != http.StatusUpgradeRequired {
+		response.Body.Close()
+		return nil, api.Errorf(api.WrongVersion, "tokendeskd speaks version %q of the API and this tokendesk version %q: install the same version of both and restart tokendeskd", theirs, api.Version)
+	}
+	if response.StatusCode >= 300 {
+		defer response.Body.Close()
+		e := new(api.Error)
+		if err := json.NewDecoder(io.LimitReader(response.Body, maxLine)).Decode(e); err != nil || e.Code == "" {
+			return nil, c.garbled(fmt.Errorf("HTTP status %d", response.StatusCode))
+		}
+		return nil, e
+	}
+	return response.Body, nil
+}
+
+func (c *Client) garbled(err error) error {
+	return api.Errorf(api.Internal, "cannot understand tokendeskd's answer: %v", err)
+}
+
+func (c *Client) unreachable(err error) error {
+	cure := "start it with: systemctl start tokendeskd"
+	switch {
+	case errors.Is(err, context.Canceled):
+		return api.Errorf(api.Unreachable, "interrupted")
+	case errors.Is(err, fs.ErrNotExist):
+		return api.Errorf(api.Unreachable, "no tokendeskd: %s does not exist; %s, or name its socket in %s", c.socket(), cure, api.SocketVariable)
+	case errors.Is(err, fs.ErrPermission):
+		return api.Errorf(api.Unreachable, "no permission on %s: join the group that its configuration names in api.group, then log in again", c.socket())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return api.Errorf(api.Unreachable, "no tokendeskd serves %s any more; %s", c.socket(), cure)
+	}
+	return api.Errorf(api.Unreachable, "cannot reach tokendeskd: %v", err)
+}

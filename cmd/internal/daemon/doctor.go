@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os/user"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/localapi"
+	"tokendesk/provision"
+	"tokendesk/vault"
+)
+
+// doctor looks at everything the desk needs, and names what is broken with its cure.
+func (d *Daemon) doctor(desk *localapi.Desk) func(context.Context) []api.Finding {
+	return func(ctx context.Context) []api.Finding {
+		return slices.Concat(d.checkVault(desk), d.checkProcess(), d.checkBuses(desk), d.checkCentral(ctx, desk), d.checkWork(desk))
+	}
+}
+
+func good(area, format string, args ...any) api.Finding {
+	return api.Finding{Area: area, OK: true, Text: fmt.Sprintf(format, args...)}
+}
+
+func bad(area, cure, format string, args ...any) api.Finding {
+	return api.Finding{Area: area, Text: fmt.Sprintf(format, args...), Cure: cure}
+}
+
+func (d *Daemon) checkVault(desk *localapi.Desk) []api.Finding {
+	found := []api.Finding{good("vault", "open at %s; %s", desk.Vault.Path(), desk.Vault.Level().Describe())}
+	if err := desk.Vault.Check(); err != nil {
+		found = []api.Finding{bad("vault", "stop the desk, keep a copy of the file, and restore the last good one", "%v", err)}
+	}
+	return found
+}
+
+func (d *Daemon) checkProcess() []api.Finding {
+	var found []api.Finding
+	if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable != 0 {
+		found = append(found, bad("process", "start the desk as tokendeskd", "its memory could reach a core dump"))
+	} else {
+		found = append(found, good("process", "its memory stays out of core dumps"))
+	}
+	group := d.Config.API.Group
+	if group == "" {
+		return append(found, good("access", "only root and the daemon's own user may call; api.group opens it to officers"))
+	}
+	if _, err := user.LookupGroup(group); err != nil {
+		return append(found, bad("access", "addgroup --system "+group, "the group %s does not exist", group))
+	}
+	return append(found, good("access", "members of the group %s may call", group))
+}
+
+func (d *Daemon) checkBuses(desk *localapi.Desk) []api.Finding {
+	var found []api.Finding
+	problems := desk.Keys.BusProblems()
+	if len(problems) == 0 {
+		found = append(found, bad("devices", "set devices.usb = true in the configuration", "no bus is configured: no key can be seen"))
+	}
+	for name, problem := range problems {
+		if problem == "" {
+			found = append(found, good("devices", "bus %s is watched", name))
+		} else {
+			found = append(found, bad("devices", "mend it, or take the bus out of the configuration ([devices])", "bus %s: %s", name, problem))
+		}
+	}
+	slices.SortFunc(found, func(a, b api.Finding) int { return strings.Compare(a.Text, b.Text) })
+	for _, k := range desk.Keys.List() {
+		switch {
+		case k.New:
+		case k.Problem != "":
+			found = append(found, bad("devices", "see the problem itself", "%s", k.Problem))
+		case k.Info.Emulated:
+			found = append(found, good("devices", "%s is inserted, EMULATED, firmware %s", k.ID, k.Firmware))
+		default:
+			found = append(found, good("devices", "%s is inserted, firmware %s", k.ID, k.Firmware))
+		}
+	}
+	return found
+}
+
+func (d *Daemon) checkCentral(ctx context.Context, desk *localapi.Desk) []api.Finding {
+	if desk.Connector == nil {
+		return []api.Finding{good("central", "no central service is configured: changes wait in the outbox")}
+	}
+	var found []api.Finding
+	for _, p := range desk.Connector.Check(ctx) {
+		found = append(found, bad("central", p.Cure, "%s: %s", desk.Connector.Name(), p.What))
+	}
+	if len(found) == 0 {
+		found = append(found, good("central", "%s answers and grants what the desk needs", desk.Connector.Name()))
+	}
+	return found
+}
+
+func (d *Daemon) checkWork(desk *localapi.Desk) []api.Finding {
+	var found []api.Finding
+	err := desk.Vault.View(func(tx *vault.Tx) error {
+		jobs, err := tx.Jobs()
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			found = append(found, bad("work", "tokendesk resolve "+string(j.Token), "%s: %s", j.Token, provision.Waiting(j)))
+		}
+		changes, err := tx.Changes()
+		for _, c := range changes {
+			if c.Parked {
+				found = append(found, bad("outbox", fmt.Sprintf("mend the cause, then tokendesk outbox retry %d", c.Seq), "%s of %s is parked: %s", c.Kind, c.Token, c.Problem))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		found = append(found, bad("vault", "see the log", "%v", err))
+	}
+	return found
+}

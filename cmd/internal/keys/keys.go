@@ -1,0 +1,329 @@
+// Package keys knows which keys are inserted and lends them out.
+//
+// One goroutine owns one physical key, named by its bus and port. It opens the key to identify it and
+// when somebody wants to work with it, and closes it at once afterwards, so that the key types normally
+// at all other times. A bus that is lost is watched again, and why it shows nothing is always known.
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/device/otpslot"
+)
+
+const (
+	busRetryMin = 250 * time.Millisecond
+	busRetryMax = 5 * time.Second
+	keyRetry    = 2 * time.Second // between tries to identify a key that was busy
+	backlog     = 64              // events that a watcher may lag behind
+)
+
+// Key is an inserted key.
+type Key struct {
+	ID         device.ID // empty until identified
+	Serial     device.Serial
+	Firmware   device.Version
+	Configured [2]bool // slots 1 and 2
+	Bus        string
+	Info       device.Info
+	Problem    string // why it cannot be used
+	New        bool   // not identified yet
+}
+
+// EventKind tells events apart.
+type EventKind string
+
+// Kinds of events.
+const (
+	Present EventKind = "present" // was there when the watch began
+	Added   EventKind = "added"
+	Changed EventKind = "changed"
+	Removed EventKind = "removed"
+)
+
+// Event is one change among the inserted keys.
+type Event struct {
+	Kind EventKind
+	Time time.Time
+	Key  Key
+}
+
+// Registry is all the inserted keys of some buses.
+type Registry struct {
+	buses []device.Bus
+	log   *slog.Logger
+
+	mu       sync.Mutex
+	ports    map[string]*port // by bus name and path
+	problems map[string]string
+	watchers map[chan Event]bool
+}
+
+// New returns a registry of the keys on buses. Run makes it work.
+func New(log *slog.Logger, buses ...device.Bus) *Registry {
+	r := &Registry{buses: buses, log: log, ports: map[string]*port{}, problems: map[string]string{}, watchers: map[chan Event]bool{}}
+	for _, b := range buses {
+		r.problems[b.Name()] = ""
+	}
+	return r
+}
+
+// Run watches the buses until ctx ends and every goroutine has stopped.
+func (r *Registry) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, bus := range r.buses {
+		all.Go(func() { r.watchBus(ctx, bus) })
+	}
+	all.Wait()
+}
+
+func (r *Registry) watchBus(ctx context.Context, bus device.Bus) {
+	var owners sync.WaitGroup
+	defer owners.Wait()
+	for retry := busRetryMin; ctx.Err() == nil; {
+		busCtx, lost := context.WithCancel(ctx)
+		err := bus.Watch(busCtx, func(e device.Event) {
+			r.setProblem(bus, "")
+			retry = busRetryMin
+			if e.Removed {
+				r.remove(bus, e.Info)
+			} else {
+				r.add(busCtx, &owners, bus, e.Info)
+			}
+		})
+		lost()
+		r.removeAll(bus)
+		if ctx.Err() != nil {
+			return
+		}
+		r.setProblem(bus, err.Error())
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry):
+		}
+		retry = min(2*retry, busRetryMax)
+	}
+}
+
+func (r *Registry) setProblem(bus device.Bus, problem string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.problems[bus.Name()] != problem {
+		r.problems[bus.Name()] = problem
+		if problem != "" {
+			r.log.Warn("bus lost", "bus", bus.Name(), "problem", problem)
+		} else {
+			r.log.Info("bus is back", "bus", bus.Name())
+		}
+	}
+}
+
+// BusProblems says of every bus why it shows nothing; the text is empty where it works.
+func (r *Registry) BusProblems() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.problems)
+}
+
+func portKey(bus device.Bus, info device.Info) string { return bus.Name() + " " + info.Path }
+
+func (r *Registry) add(ctx context.Context, owners *sync.WaitGroup, bus device.Bus, info device.Info) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &port{registry: r, bus: bus, pulled: cancel, done: ctx.Done(), requests: make(chan request), key: Key{Bus: bus.Name(), Info: info}}
+	r.mu.Lock()
+	r.ports[portKey(bus, info)] = p
+	r.mu.Unlock()
+	owners.Go(func() { p.own(ctx) })
+}
+
+func (r *Registry) remove(bus device.Bus, info device.Info) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(portKey(bus, info))
+}
+
+func (r *Registry) removeAll(bus device.Bus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.ports {
+		if strings.HasPrefix(name, bus.Name()+" ") {
+			r.drop(name)
+		}
+	}
+}
+
+func (r *Registry) drop(name string) {
+	if p, ok := r.ports[name]; ok {
+		delete(r.ports, name)
+		p.pulled()
+		if p.announced {
+			r.send(Event{Kind: Removed, Time: time.Now(), Key: p.key})
+		}
+	}
+}
+
+// update records what the owner of a port has learnt, and tells watchers if it is news.
+func (r *Registry) update(p *port, key Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ports[portKey(p.bus, key.Info)] != p {
+		return // pulled in the meantime
+	}
+	kind := Changed
+	if !p.announced {
+		kind = Added
+	} else if p.key == key {
+		return
+	}
+	p.key, p.announced = key, true
+	r.send(Event{Kind: kind, Time: time.Now(), Key: r.view(p)})
+}
+
+func (r *Registry) send(e Event) {
+	for w := range r.watchers {
+		select {
+		case w <- e:
+		default: // too slow: end its watch rather than the desk's work
+			delete(r.watchers, w)
+			close(w)
+		}
+	}
+}
+
+// List returns all keys, in the order of their names.
+func (r *Registry) List() []Key {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.list()
+}
+
+func (r *Registry) list() []Key {
+	var list []Key
+	for _, p := range r.ports {
+		list = append(list, r.view(p))
+	}
+	slices.SortFunc(list, func(a, b Key) int {
+		return strings.Compare(string(a.ID)+" "+a.Info.Path, string(b.ID)+" "+b.Info.Path)
+	})
+	return list
+}
+
+// view is what p shows, with what follows from the other ports.
+func (r *Registry) view(p *port) Key {
+	key := p.key
+	key.New = !p.announced
+	for _, other := range r.ports {
+		if other != p && key.ID != "" && other.key.ID == key.ID {
+			key.Problem = twins(key.ID, key, other.key)
+		}
+	}
+	return key
+}
+
+func twins(id device.ID, a, b Key) string {
+	return fmt.Sprintf("two inserted keys say they are %s (%s port %s and %s port %s): pull one of them", id, a.Bus, a.Info.Port, b.Bus, b.Info.Port)
+}
+
+// Watch calls fn for every key present and then for each change, until ctx ends.
+func (r *Registry) Watch(ctx context.Context, fn func(Event) error) error {
+	events := make(chan Event, backlog)
+	r.mu.Lock()
+	present := r.list()
+	r.watchers[events] = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.watchers, events)
+		r.mu.Unlock()
+	}()
+	for _, k := range present {
+		if k.New {
+			continue // its addition is still to come
+		}
+		if err := fn(Event{Kind: Present, Time: time.Now(), Key: k}); err != nil {
+			return err
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, open := <-events:
+			if !open {
+				return errors.New("this watch fell too far behind: start it again")
+			}
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// AbsentError says that a device is not inserted.
+type AbsentError struct {
+	ID       device.ID
+	Problems []string // of buses and keys that might hide it
+}
+
+func (e *AbsentError) Error() string {
+	text := fmt.Sprintf("%s is not inserted: insert it and repeat", e.ID)
+	if len(e.Problems) > 0 {
+		text += " (" + strings.Join(e.Problems, "; ") + ")"
+	}
+	return text
+}
+
+// Unwrap lets an absent device count as an unplugged one.
+func (e *AbsentError) Unwrap() error { return device.ErrGone }
+
+// Use lends the key named id to fn, exclusively. The session ends when the key is pulled or ctx ends.
+func (r *Registry) Use(ctx context.Context, id device.ID, fn func(ctx context.Context, s *otpslot.Session, k Key) error) error {
+	p, err := r.find(id)
+	if err != nil {
+		return err
+	}
+	req := request{ctx: ctx, fn: fn, result: make(chan error, 1)}
+	select {
+	case p.requests <- req:
+		return <-req.result
+	case <-p.done:
+		return fmt.Errorf("%s: %w", id, device.ErrGone)
+	case <-ctx.Done():
+		return fmt.Errorf("%s is in use by other work of the desk: %w", id, ctx.Err())
+	}
+}
+
+func (r *Registry) find(id device.ID) (*port, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found *port
+	absent := &AbsentError{ID: id}
+	for _, p := range r.ports {
+		switch {
+		case p.key.ID == id && found != nil:
+			return nil, errors.New(twins(id, found.key, p.key))
+		case p.key.ID == id:
+			found = p
+		case p.key.ID == "" && p.key.Problem != "":
+			absent.Problems = append(absent.Problems, p.key.Problem)
+		}
+	}
+	if found != nil {
+		return found, nil
+	}
+	for _, bus := range r.buses {
+		if problem := r.problems[bus.Name()]; problem != "" {
+			absent.Problems = append(absent.Problems, problem)
+		}
+	}
+	return nil, absent
+}

@@ -1,0 +1,127 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/device/otpslot"
+)
+
+// afterwards bounds the look at a key after it was worked with.
+const afterwards = 2 * time.Second
+
+// port is a physical key and the goroutine that owns it.
+type port struct {
+	registry *Registry
+	bus      device.Bus
+	pulled   context.CancelFunc
+	done     <-chan struct{}
+	requests chan request
+
+	key       Key  // guarded by the registry
+	announced bool // guarded by the registry
+}
+
+type request struct {
+	ctx    context.Context
+	fn     func(ctx context.Context, s *otpslot.Session, k Key) error
+	result chan error
+}
+
+// own identifies the key and then serves requests until it is pulled.
+func (p *port) own(ctx context.Context) {
+	key := p.key
+	for {
+		err := p.open(ctx, &key, func(context.Context, *otpslot.Session) error { return nil })
+		if ctx.Err() != nil || errors.Is(err, device.ErrGone) {
+			<-ctx.Done() // the bus is about to say that the key was pulled
+			return
+		}
+		p.registry.update(p, key)
+		if err == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(keyRetry):
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case req := <-p.requests:
+			req.result <- p.serve(ctx, &key, req)
+			p.registry.update(p, key)
+		}
+	}
+}
+
+func (p *port) serve(ctx context.Context, key *Key, req request) error {
+	both, cancel := context.WithCancelCause(req.ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(device.ErrGone) })()
+	err := p.open(both, key, func(ctx context.Context, s *otpslot.Session) error {
+		return req.fn(ctx, s, *key)
+	})
+	if err != nil && errors.Is(context.Cause(both), device.ErrGone) && !errors.Is(err, device.ErrGone) {
+		err = fmt.Errorf("%s: %w", key.ID, device.ErrGone)
+	}
+	return err
+}
+
+// open opens the key, makes sure who it is, lets fn work, and looks at the slots afterwards.
+func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otpslot.Session) error) error {
+	report, err := p.bus.Open(ctx, key.Info.Path)
+	if err != nil {
+		p.note(key, err)
+		return err
+	}
+	defer func() {
+		if err := report.Close(); err != nil && !errors.Is(err, device.ErrGone) {
+			p.registry.log.Warn("cannot give the keyboard back", "key", key.ID, "error", err)
+		}
+	}()
+	s := otpslot.New(report)
+	if err := identify(ctx, s, key); err != nil {
+		p.note(key, err)
+		return err
+	}
+	key.Problem = ""
+	defer func() { // whatever fn has done: its work may have outlived its request
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+		defer cancel()
+		if err := identify(after, s, key); err != nil {
+			p.note(key, err)
+		}
+	}()
+	return fn(ctx, s)
+}
+
+func (p *port) note(key *Key, err error) {
+	if !errors.Is(err, device.ErrGone) && !errors.Is(err, context.Canceled) {
+		key.Problem = fmt.Sprintf("%s port %s: %v", key.Bus, key.Info.Port, err)
+	}
+}
+
+func identify(ctx context.Context, s *otpslot.Session, key *Key) error {
+	status, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	serial, err := s.Serial(ctx)
+	if err != nil {
+		return err
+	}
+	id := device.YubiKeyID(serial)
+	if key.ID != "" && key.ID != id {
+		return fmt.Errorf("the key on this port was %s and now says it is %s: pull it and insert it again", key.ID, id)
+	}
+	key.ID, key.Serial, key.Firmware = id, serial, status.Firmware
+	key.Configured = [2]bool{status.Configured(1), status.Configured(2)}
+	return nil
+}

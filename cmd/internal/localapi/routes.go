@@ -1,0 +1,85 @@
+package localapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"tokendesk/cmd/internal/api"
+)
+
+const maxBody = 64 << 10
+
+// TokenPath (exported, or the router would not fill it when embedded) is in the path of every operation on one token.
+type TokenPath struct {
+	Device      string `path:"device" pattern:"^yk-[0-9]{1,10}$" doc:"Device name" example:"yk-12345678"`
+	Application string `path:"application" enum:"otp1,otp2" doc:"Application on the device"`
+}
+
+type (
+	answer[T any]  struct{ Body T }
+	body[T any]    struct{ Body T }
+	onToken[T any] struct {
+		TokenPath
+		Body T
+	}
+)
+
+// routes is the whole API.
+func (d *Desk) routes() http.Handler {
+	huma.NewError = requestError
+	huma.NewErrorWithContext = func(_ huma.Context, status int, msg string, errs ...error) huma.StatusError {
+		return requestError(status, msg, errs...)
+	}
+	config := huma.DefaultConfig("tokendesk", d.Version)
+	config.Info.Description = "The desk's local API. Callers are known by the peer credentials of the Unix socket."
+	config.DocsPath, config.SchemasPath = "", ""
+	config.CreateHooks = nil
+	mux := http.NewServeMux()
+	a := humago.New(mux, config)
+
+	get(a, d, "/v1/status", "status", "How the desk is", d.status)
+	get(a, d, "/v1/doctor", "doctor", "What is broken, and its cure", d.doctor)
+	get(a, d, "/v1/devices", "devices", "Inserted devices", d.devices)
+	get(a, d, "/v1/tokens", "list", "The inventory, page by page", d.list)
+	get(a, d, "/v1/tokens/{device}/{application}", "show", "One token", d.show)
+	get(a, d, "/v1/outbox", "outbox", "Changes the central service has not confirmed", d.outbox)
+
+	post(a, d, "/v1/tokens/{device}/{application}/assign", "assign", "Bind a token of the stock to a user", d.assign)
+	post(a, d, "/v1/tokens/{device}/{application}/unassign", "unassign", "Release a token from its user", d.unassign)
+	post(a, d, "/v1/tokens/{device}/{application}/disable", "disable", "Refuse its codes for a while", d.disable)
+	post(a, d, "/v1/tokens/{device}/{application}/enable", "enable", "Accept its codes again", d.enable)
+	post(a, d, "/v1/outbox/{seq}/retry", "retry", "Try a waiting or parked change again", d.retry)
+
+	stream(a, d, http.MethodGet, "/v1/devices/watch", "watch", "Devices as they come and go, one JSON object a line", api.KeyEvent{}, d.watch)
+	work(a, d, "/v1/enroll", "enroll", "Seal, program, verify, assign, push", d.enroll)
+	work(a, d, "/v1/tokens/{device}/{application}/reissue", "reissue", "Cut off, reseed, verify, assign to another user, push", d.reissue)
+	work(a, d, "/v1/tokens/{device}/{application}/resolve", "resolve", "Settle interrupted work", d.resolve)
+	work(a, d, "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
+	work(a, d, "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
+	return mux
+}
+
+func operation(method, path, id, summary string) huma.Operation {
+	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, MaxBodyBytes: maxBody}
+}
+
+func get[In, Out any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
+	register(a, d, operation(http.MethodGet, path, id, summary), fn)
+}
+
+func post[In, Out any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
+	register(a, d, operation(http.MethodPost, path, id, summary), fn)
+}
+
+func register[In, Out any](a huma.API, d *Desk, op huma.Operation, fn func(context.Context, *In) (Out, error)) {
+	huma.Register(a, op, func(ctx context.Context, in *In) (*answer[Out], error) {
+		out, err := fn(ctx, in)
+		if err != nil {
+			return nil, d.failure(err)
+		}
+		return &answer[Out]{out}, nil
+	})
+}

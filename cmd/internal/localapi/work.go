@@ -1,0 +1,188 @@
+package localapi
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tokendesk/cmd/internal/api"
+	"tokendesk/device"
+	"tokendesk/provision"
+	syncer "tokendesk/sync"
+	"tokendesk/vault"
+)
+
+// pushPatience is how long an answer waits to say what the central service made of a change.
+const pushPatience = 3 * time.Second
+
+func (p TokenPath) id() (device.TokenID, error) {
+	id, err := device.ParseTokenID(p.Device + "/" + p.Application)
+	if err != nil {
+		return "", api.Errorf(api.Invalid, "%v", err)
+	}
+	return id, nil
+}
+
+func (d *Desk) enroll(ctx context.Context, in *body[api.Enroll], tell provision.Tell) (api.Outcome, error) {
+	e := in.Body
+	serial, ok := device.ID(e.Device).Serial()
+	if !ok {
+		return api.Outcome{}, api.Errorf(api.Invalid, "the device is not named by a YubiKey's serial number")
+	}
+	id := device.SlotToken(device.YubiKeyID(serial), e.Slot)
+	changes, err := d.Runner.Enroll(ctx, officer(ctx), provision.Enrollment{
+		Token: id, User: e.User, Digits: e.Digits, StartCounter: e.StartCounter,
+		Identifier: e.Identifier, Enter: e.Enter, Overwrite: e.Overwrite,
+	}, tell)
+	return d.outcome(ctx, id, changes, err)
+}
+
+func (d *Desk) reissue(ctx context.Context, in *onToken[api.User], tell provision.Tell) (api.Outcome, error) {
+	id, err := in.id()
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	changes, err := d.Runner.Reissue(ctx, officer(ctx), id, in.Body.User, tell)
+	return d.outcome(ctx, id, changes, err)
+}
+
+func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provision.Tell) (api.Outcome, error) {
+	id, err := in.id()
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	if in.Body.Undo {
+		return api.Outcome{Text: "undone"}, d.Runner.Undo(ctx, id, tell)
+	}
+	changes, err := d.Runner.Resolve(ctx, id, tell)
+	return d.outcome(ctx, id, changes, err)
+}
+
+func (d *Desk) test(ctx context.Context, in *onToken[api.Codes], tell provision.Tell) (api.Outcome, error) {
+	one := func(a *syncer.Attempt, codes []string) (vault.Change, error) { return a.Test(codes[len(codes)-1]) }
+	return d.place(ctx, in, 1, tell, func(a *syncer.Attempt, codes []string) (vault.Change, bool, error) {
+		c, err := one(a, codes)
+		return c, err == nil, err
+	}, one)
+}
+
+func (d *Desk) resync(ctx context.Context, in *onToken[api.Codes], tell provision.Tell) (api.Outcome, error) {
+	return d.place(ctx, in, 2, tell, (*syncer.Attempt).ResyncLast, (*syncer.Attempt).Resync)
+}
+
+// place finds the counter that codes belong to, typed ones or captured ones.
+func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], need int, tell provision.Tell,
+	captured func(*syncer.Attempt, []string) (vault.Change, bool, error),
+	typed func(*syncer.Attempt, []string) (vault.Change, error),
+) (api.Outcome, error) {
+	id, err := in.id()
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	codes := in.Body.Codes
+	switch {
+	case in.Body.Capture && len(codes) > 0:
+		return api.Outcome{}, api.Errorf(api.Invalid, "codes are either given or captured, not both")
+	case !in.Body.Capture && (len(codes) < need || need == 1 && len(codes) > 1):
+		return api.Outcome{}, api.Errorf(api.Invalid, "give %s, oldest first, or have the key captured", []string{"one code", "two or three consecutive codes"}[need-1])
+	}
+	if err := d.Runner.Idle(id); err != nil {
+		return api.Outcome{}, err
+	}
+	attempt, err := d.Outbox.Begin(ctx, id)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	defer attempt.Close()
+	if attempt.Note != "" {
+		tell(provision.Progress{Kind: provision.Note, Text: attempt.Note})
+	}
+	var change vault.Change
+	if in.Body.Capture {
+		err = d.Runner.Capture(ctx, id, func(codes []string) (ok bool, err error) {
+			change, ok, err = captured(attempt, codes)
+			return ok, err
+		}, tell)
+	} else {
+		change, err = typed(attempt, codes)
+	}
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	d.Outbox.Wake()
+	return d.outcome(ctx, id, []vault.Change{change}, nil)
+}
+
+// outcome says what an action has led to, and what the central service made of it so far.
+func (d *Desk) outcome(ctx context.Context, id device.TokenID, changes []vault.Change, err error) (api.Outcome, error) {
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	pushed := d.settle(ctx, changes)
+	token, err := d.token(id)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	return api.Outcome{Token: &token, Changes: pushed}, nil
+}
+
+// settle waits a little for the central service to confirm changes.
+func (d *Desk) settle(ctx context.Context, changes []vault.Change) []api.Change {
+	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
+	var out []api.Change
+	for _, c := range changes {
+		shown := changeOf(c)
+		if d.Connector == nil {
+			shown.Problem = "no central service is configured"
+		} else if err := d.Outbox.Wait(ctx, c.Seq); err == nil {
+			shown.State = "confirmed"
+		} else if now, found := d.change(c.Seq); found {
+			shown = changeOf(now)
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			shown.Problem = err.Error()
+		}
+		out = append(out, shown)
+	}
+	return out
+}
+
+func (d *Desk) change(seq uint64) (found vault.Change, ok bool) {
+	err := d.Vault.View(func(tx *vault.Tx) error {
+		all, err := tx.Changes()
+		for _, c := range all {
+			if c.Seq == seq {
+				found, ok = c, true
+			}
+		}
+		return err
+	})
+	return found, ok && err == nil
+}
+
+func (d *Desk) assign(ctx context.Context, in *onToken[api.User]) (api.Outcome, error) {
+	return d.lifecycle(ctx, in.TokenPath, func(id device.TokenID) (vault.Token, []vault.Change, error) {
+		return d.Runner.Assign(ctx, id, in.Body.User)
+	})
+}
+
+func (d *Desk) unassign(ctx context.Context, in *TokenPath) (api.Outcome, error) {
+	return d.lifecycle(ctx, *in, d.Runner.Unassign)
+}
+
+func (d *Desk) disable(ctx context.Context, in *TokenPath) (api.Outcome, error) {
+	return d.lifecycle(ctx, *in, d.Runner.Disable)
+}
+
+func (d *Desk) enable(ctx context.Context, in *TokenPath) (api.Outcome, error) {
+	return d.lifecycle(ctx, *in, d.Runner.Enable)
+}
+
+func (d *Desk) lifecycle(ctx context.Context, p TokenPath, act func(device.TokenID) (vault.Token, []vault.Change, error)) (api.Outcome, error) {
+	id, err := p.id()
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	_, changes, err := act(id)
+	return d.outcome(ctx, id, changes, err)
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+const bashCompletion = `_tokendesk() {
+  local words
+  words=$("${COMP_WORDS[@]:0:$COMP_CWORD}" --generate-bash-completion 2>/dev/null)
+  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[$COMP_CWORD]}"))
+}
+complete -o bashdefault -o default -F _tokendesk tokendesk
+`
+
+// documentCommands print what is installed beside the program.
+func documentCommands(app *cli.App) []*cli.Command {
+	return []*cli.Command{
+		{
+			Name: "completion", Usage: "print completion for a shell", ArgsUsage: "bash|fish", Category: "Documents",
+			Action: func(c *cli.Context) error {
+				args, err := arguments(c, "shell")
+				if err != nil {
+					return err
+				}
+				switch args[0] {
+				case "bash":
+					fmt.Fprint(c.App.Writer, bashCompletion)
+					return nil
+				case "fish":
+					script, err := app.ToFishCompletion()
+					fmt.Fprint(c.App.Writer, script)
+					return err
+				}
+				return usage("there is completion for bash and fish, not for %q", args[0])
+			},
+		},
+		{
+			Name: "man", Usage: "print the manual page", Category: "Documents",
+			Action: func(c *cli.Context) error {
+				page, err := app.ToMan()
+				fmt.Fprint(c.App.Writer, page)
+				return err
+			},
+		},
+	}
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/urfave/cli/v2"
+
+	"tokendesk/cmd/internal/api"
+)
+
+func workCommands() []*cli.Command {
+	yes := &cli.BoolFlag{Name: "yes", Usage: "do not ask for confirmation"}
+	capture := &cli.BoolFlag{Name: "capture", Usage: "capture codes by touches of the inserted key"}
+	return []*cli.Command{
+		{
+			Name: "enroll", Usage: "seal a fresh seed, program it, verify it, assign it, push it", Category: "Work", Action: enroll,
+			Flags: []cli.Flag{
+				&cli.StringFlag{Name: "device", Usage: "the inserted `DEVICE`; may be left out if only one is inserted"},
+				&cli.IntFlag{Name: "slot", Usage: "its OTP slot: 1 is typed by a short touch, 2 by a long one", Value: 2},
+				&cli.StringFlag{Name: "user", Usage: "give it to `USER`; without it the token becomes stock"},
+				&cli.IntFlag{Name: "digits", Usage: "6 or 8", Value: 6},
+				&cli.Uint64Flag{Name: "start-counter", Usage: "first moving factor, a multiple of 16"},
+				&cli.BoolFlag{Name: "identifier", Usage: "have the key type its token identifier before each code"},
+				&cli.BoolFlag{Name: "no-enter", Usage: "do not have the key press Enter after each code"},
+				&cli.BoolFlag{Name: "overwrite", Usage: "replace what the slot holds now"},
+			},
+		},
+		{
+			Name: "reissue", Usage: "take a token from its owner and give it, with a new seed, to somebody else", ArgsUsage: "TOKEN --to USER",
+			Category: "Work", Action: reissue, Flags: []cli.Flag{&cli.StringFlag{Name: "to", Usage: "the new owner, a `USER`", Required: true}, yes},
+		},
+		{
+			Name: "resolve", Usage: "settle interrupted work on a token", ArgsUsage: "[TOKEN]", Category: "Work", Action: resolve,
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "undo", Usage: "erase what an unfinished enroll has left, instead of finishing it"}},
+		},
+		{
+			Name: "test", Usage: "check one code of a token; the code is used up", ArgsUsage: "TOKEN [CODE]",
+			Category: "Work", Action: codes("test", 1, 1), Flags: []cli.Flag{capture},
+		},
+		{
+			Name: "resync", Usage: "find a drifted counter from two or three consecutive codes; the seed stays", ArgsUsage: "TOKEN [CODE CODE [CODE]]",
+			Category: "Work", Action: codes("resync", 2, 3), Flags: []cli.Flag{capture},
+		},
+	}
+}
+
+func enroll(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	device := c.String("device")
+	if device == "" {
+		var err error
+		if device, err = onlyDevice(c); err != nil {
+			return err
+		}
+	}
+	return work(c, "/v1/enroll", api.Enroll{
+		Device: device, Slot: c.Int("slot"), User: c.String("user"), Digits: c.Int("digits"), StartCounter: c.Uint64("start-counter"),
+		Identifier: c.Bool("identifier"), Enter: !c.Bool("no-enter"), Overwrite: c.Bool("overwrite"),
+	})
+}
+
+// onlyDevice is the inserted device, if there is no doubt which one.
+func onlyDevice(c *cli.Context) (string, error) {
+	var found api.Keys
+	if err := daemon(c).Get(c.Context, "/v1/devices", nil, &found); err != nil {
+		return "", err
+	}
+	switch len(found.Keys) {
+	case 0:
+		return "", api.Errorf(api.Device, "no device is inserted: insert one; tokendesk devices says why if it is not seen")
+	case 1:
+		if k := found.Keys[0]; k.ID == "" {
+			return "", api.Errorf(api.Device, "the inserted key is not identified: look at tokendesk devices, and repeat")
+		}
+		return found.Keys[0].ID, nil
+	}
+	return "", usage("%d devices are inserted: choose one with --device, or pull the others", len(found.Keys))
+}
+
+func reissue(c *cli.Context) error {
+	path, err := tokenPath(c)
+	if err != nil {
+		return err
+	}
+	var t api.Token
+	if err := daemon(c).Get(c.Context, path, nil, &t); err != nil {
+		return err
+	}
+	question := fmt.Sprintf("%s gets a new seed and goes to %s", t.ID, c.String("to"))
+	if t.Owner != "" {
+		question = fmt.Sprintf("%s can no longer log in; %s", t.Owner, question)
+	}
+	if err := confirm(c, "%s", question); err != nil {
+		return err
+	}
+	return work(c, path+"/reissue", api.User{User: c.String("to")})
+}
+
+func resolve(c *cli.Context) error {
+	if c.NArg() > 0 {
+		path, err := tokenPath(c)
+		if err != nil {
+			return err
+		}
+		return work(c, path+"/resolve", api.Resolve{Undo: c.Bool("undo")})
+	}
+	var s api.Status
+	if err := daemon(c).Get(c.Context, "/v1/status", nil, &s); err != nil {
+		return err
+	}
+	switch len(s.Unfinished) {
+	case 0:
+		output(c).printf("Nothing is unfinished.\n")
+		return nil
+	case 1:
+		token, _, _ := strings.Cut(s.Unfinished[0], ":")
+		path, err := pathOf(token)
+		if err != nil {
+			return err
+		}
+		return work(c, path+"/resolve", api.Resolve{Undo: c.Bool("undo")})
+	}
+	return usage("several tokens have unfinished work, name one:\n  %s", strings.Join(s.Unfinished, "\n  "))
+}
+
+// codes is the action of commands that take codes, typed or captured.
+func codes(operation string, least, most int) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.NArg() == 0 {
+			return usage("name the token: tokendesk %s %s", operation, c.Command.ArgsUsage)
+		}
+		path, err := pathOf(c.Args().First())
+		if err != nil {
+			return err
+		}
+		typed := c.Args().Tail()
+		capture := c.Bool("capture")
+		switch {
+		case capture && len(typed) > 0:
+			return usage("codes are either given or captured, not both")
+		case !capture && (len(typed) < least || len(typed) > most):
+			return usage("give the codes, oldest first, or --capture them: tokendesk %s %s", operation, c.Command.ArgsUsage)
+		}
+		return work(c, path+"/"+operation, api.Codes{Codes: typed, Capture: capture})
+	}
+}
+
+// work asks the daemon for something that takes a while, and shows it.
+func work(c *cli.Context, path string, in any) error {
+	out := output(c)
+	outcome, err := daemon(c).Work(c.Context, path, in, func(p api.Progress) {
+		switch {
+		case out.json:
+			out.printJSON(api.Event{Progress: &p})
+		case p.Kind == "done":
+			out.done("%s", p.Text)
+		case p.Kind == "touch":
+			out.printf("%s %s (code %d)\n", out.paint(text.FgCyan, "●"), out.paint(text.Bold, p.Text), p.Codes+1)
+		default:
+			out.wait("%s", p.Text)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if out.json {
+		return out.printJSON(api.Event{Outcome: &outcome})
+	}
+	printOutcome(out, outcome)
+	return nil
+}
+
+func printOutcome(out screen, o api.Outcome) {
+	for _, ch := range o.Changes {
+		what := ch.Kind
+		if ch.User != "" && ch.Kind != "put" && ch.Kind != "advance" {
+			what += " " + ch.User
+		}
+		if ch.State == "confirmed" {
+			out.done("push: %s confirmed", what)
+			continue
+		}
+		line := fmt.Sprintf("push: %s is %s", what, ch.State)
+		if ch.Problem != "" {
+			line += ": " + ch.Problem
+		}
+		out.wait("%s", line)
+	}
+	if t := o.Token; t != nil {
+		whose := "is stock"
+		if t.Owner != "" {
+			whose = "belongs to " + t.Owner
+		}
+		out.printf("%s is %s and %s; its next counter is %d.\n", t.ID, out.status(t.Status), whose, t.Counter)
+	}
+}

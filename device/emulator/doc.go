@@ -1,0 +1,14 @@
+// Package emulator is a stateful YubiKey in software: it speaks the bytes of the OTP interface, keeps
+// its slots and counters while pulled and plugged, types codes when touched, and misbehaves on demand.
+//
+// It exists so that everything above the bus can be tested and demonstrated without hardware, with the
+// same waiting, the same silence after a refused write and the same sudden absence. It is written from
+// the protocol description alone and shares no code with the driver (otpslot), or both could be wrong
+// in the same way. It is not a security device: seeds lie in memory and are gone with the process.
+//
+// Left out: challenge-response, NDEF and device configuration, which get what a real key gives for an
+// unconfigured slot (nothing), so that the touch-wait flag never shows; Yubico OTP, whose slots type a plausible random text instead.
+//
+// A YubiKey can be used in process, through Open, or over a Server, which serves the contract of package
+// bussocket. Both are safe for concurrent use.
+package emulator

@@ -1,0 +1,281 @@
+package emulator
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	"tokendesk/device"
+)
+
+// Timing is how long a key makes its host wait.
+type Timing struct {
+	Chunk  time.Duration // write pending after each chunk of a frame
+	Commit time.Duration // write pending after the last chunk of an accepted write
+	Swap   time.Duration // the same for swapping the slots
+	Open   time.Duration // taking the keyboard from the system
+	Close  time.Duration // giving it back
+	Stroke time.Duration // between two boot-keyboard reports; delays and pacing flags come on top
+}
+
+// RealTiming is near what real keys need (swap: libykpers waits up to 920 ms).
+func RealTiming() Timing {
+	return Timing{
+		Chunk:  time.Millisecond,
+		Commit: 60 * time.Millisecond,
+		Swap:   900 * time.Millisecond,
+		Open:   50 * time.Millisecond,
+		Close:  50 * time.Millisecond,
+		Stroke: 4 * time.Millisecond,
+	}
+}
+
+// Options describe a key. Zero values: product 1050:0407, real timing.
+type Options struct {
+	Serial   device.Serial
+	Firmware device.Version
+	Vendor   uint16
+	Product  uint16
+	Absent   bool    // not plugged in at first
+	Timing   *Timing // &Timing{} waits for nothing, not even where the configuration says so
+}
+
+// YubiKey is one emulated key. It keeps its slots, counters and faults while pulled.
+type YubiKey struct {
+	vendor, product uint16
+	timing          Timing
+	instant         bool
+
+	mu      sync.Mutex
+	app     application
+	faults  faults
+	waited  time.Duration // required by the protocol so far
+	window  int           // touches typed into the focused window
+	held    int           // touches typed into a handle
+	shown   statusSummary // what FaultLostStatus keeps showing
+	changed func(present bool)
+
+	// Only while plugged in:
+	gone     chan struct{} // closed when the key is pulled; nil while it is out
+	holder   *Handle       // nil also while the holder is still opening
+	taken    bool          // somebody holds the key, is opening it or is closing it
+	frame    assembly
+	response *response
+	busy     time.Time // write pending until then
+	commit   func()    // due at that time
+}
+
+// statusSummary is what the status report tells of the slots.
+type statusSummary struct{ sequence, touchLevel byte }
+
+// New makes a key with two empty slots.
+func New(o Options) *YubiKey {
+	k := &YubiKey{
+		vendor:  cmp.Or(o.Vendor, device.YubicoVendor),
+		product: cmp.Or(o.Product, 0x0407),
+		timing:  RealTiming(),
+		app:     newApplication(o.Serial, o.Firmware),
+		faults:  faults{},
+	}
+	if o.Timing != nil {
+		k.timing = *o.Timing
+		k.instant = k.timing == Timing{}
+	}
+	if !o.Absent {
+		k.gone = make(chan struct{})
+	}
+	return k
+}
+
+// Serial returns the serial number, whether or not the key tells it.
+func (k *YubiKey) Serial() device.Serial { return k.app.serial }
+
+// Firmware returns the version.
+func (k *YubiKey) Firmware() device.Version { return k.app.firmware }
+
+// Insert plugs the key in; nothing happens if it is.
+func (k *YubiKey) Insert() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone == nil {
+		k.gone = make(chan struct{})
+		k.announce()
+	}
+}
+
+// Remove pulls the key; nothing happens if it is out. A write that is not complete yet is lost.
+func (k *YubiKey) Remove() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.settle()
+	k.remove()
+}
+
+func (k *YubiKey) remove() {
+	if k.gone == nil {
+		return
+	}
+	close(k.gone)
+	k.gone, k.holder, k.taken = nil, nil, false
+	k.frame, k.response, k.commit, k.busy = assembly{}, nil, nil, time.Time{}
+	k.announce()
+}
+
+// attach makes fn hear now whether the key is plugged in, and then each change. fn must not block.
+func (k *YubiKey) attach(fn func(present bool)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.changed = fn
+	k.announce()
+}
+
+func (k *YubiKey) announce() {
+	if k.changed != nil {
+		k.changed(k.gone != nil)
+	}
+}
+
+// SetFault makes the key misbehave.
+func (k *YubiKey) SetFault(kind Fault, n int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.settle()
+	if kind == FaultLostStatus && !k.faults.active(kind) {
+		k.shown = k.summary()
+	}
+	return k.faults.set(kind, n)
+}
+
+// Touch touches the key: short is slot 1, long is slot 2. If nobody holds the key, text is what appears in
+// the focused window and held is false. A pulled key fails with device.ErrGone.
+func (k *YubiKey) Touch(long bool) (text string, held bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone == nil {
+		return "", false, device.ErrGone
+	}
+	if k.commit != nil { // the key is busy until its write is complete, and the finger stays
+		k.commit()
+		k.commit = nil
+	}
+	i := 0
+	if long {
+		i = 1
+	}
+	strokes := k.app.touch(i)
+	switch {
+	case len(strokes) == 0:
+		return "", false, nil
+	case k.holder != nil:
+		k.held++
+		k.holder.enqueue(strokes)
+		return "", true, nil
+	}
+	k.window++
+	return window(strokes), false, nil
+}
+
+// settle completes a write whose time has come.
+func (k *YubiKey) settle() {
+	if k.commit != nil && !time.Now().Before(k.busy) {
+		k.commit()
+		k.commit = nil
+	}
+}
+
+func (k *YubiKey) summary() statusSummary {
+	if k.faults.active(FaultLostStatus) {
+		return k.shown
+	}
+	return statusSummary{k.app.sequence, k.app.touchLevel()}
+}
+
+// setFeature takes a feature report, with k.mu held; false means that the key vanished over it.
+func (k *YubiKey) setFeature(r [reportSize]byte) bool {
+	k.settle()
+	flags := r[chunkSize]
+	if isReset(flags) {
+		k.frame, k.response = assembly{}, nil
+		return true
+	}
+	n, ok := chunkNumber(flags)
+	if !ok || k.writePending() {
+		return true // a chunk that does not wait for its turn is lost
+	}
+	if at, armed := k.faults[FaultUnplugAtChunk]; armed && n >= at {
+		delete(k.faults, FaultUnplugAtChunk)
+		k.remove()
+		return false
+	}
+	k.response = nil
+	k.wait(k.timing.Chunk)
+	if !k.frame.add(n, r[:chunkSize]) {
+		return true
+	}
+	if command, payload, ok := k.frame.take(); ok {
+		k.execute(command, payload)
+	}
+	return true
+}
+
+// wait keeps the write-pending flag up for d, which counts as waiting the protocol required.
+func (k *YubiKey) wait(d time.Duration) {
+	k.busy = time.Now().Add(d)
+	k.waited += d
+}
+
+func (k *YubiKey) writePending() bool {
+	return k.faults.active(FaultStuckFlag) || time.Now().Before(k.busy)
+}
+
+func (k *YubiKey) execute(command byte, payload [payloadSize]byte) {
+	if isWrite(command) {
+		k.write(command, payload)
+		return
+	}
+	if command == cmdSerial && k.faults.use(FaultReclaim) {
+		return
+	}
+	if data := k.app.read(command, k.faults.active(FaultSerialHidden)); data != nil {
+		k.response = newResponse(data, k.faults.use(FaultBadCRC))
+	}
+}
+
+func (k *YubiKey) write(command byte, payload [payloadSize]byte) {
+	if k.faults.use(FaultRejectWrite) {
+		return
+	}
+	if _, ok := k.app.write(command, payload); !ok {
+		return
+	}
+	k.commit = func() { k.app, _ = k.app.write(command, payload) }
+	if k.faults.use(FaultUnplugAfterWrite) {
+		k.commit()
+		k.remove()
+		return
+	}
+	d := k.timing.Commit
+	if command == cmdSwap {
+		d = k.timing.Swap
+	}
+	k.wait(d)
+	k.settle() // at once, if commits take no time
+}
+
+// getFeature gives the status, or the next chunk of a response, with k.mu held.
+func (k *YubiKey) getFeature() (r [reportSize]byte) {
+	k.settle()
+	pending := k.writePending()
+	if k.response != nil && !pending {
+		if k.response.read(&r) {
+			k.response = nil
+		}
+		return r
+	}
+	v, s := k.app.firmware, k.summary()
+	r = [reportSize]byte{0, v.Major, v.Minor, v.Build, s.sequence, s.touchLevel}
+	if pending {
+		r[chunkSize] = flagWritePending
+	}
+	return r
+}

@@ -1,0 +1,116 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/secret"
+)
+
+// Enrollment is what an officer asks for.
+type Enrollment struct {
+	Token        device.TokenID
+	User         string // empty: enroll as stock
+	Digits       int    // 6 or 8
+	StartCounter uint64 // a multiple of 16
+	Identifier   bool   // have the key type its identifier before each code
+	Enter        bool   // have it press Enter after each code
+	Overwrite    bool   // replace what the slot holds now
+}
+
+func enrollPlan() []step {
+	return []step{
+		{name: "seal", done: "seed and access code sealed in the vault", commit: sealFirst},
+		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program},
+		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, act: verify, commit: activate},
+		{name: "assign", done: "recorded, and left for the central service", commit: assign},
+	}
+}
+
+// Enroll seals a fresh seed, programs it, verifies it and assigns the token.
+func (r *Runner) Enroll(ctx context.Context, officer string, e Enrollment, tell Tell) ([]vault.Change, error) {
+	release, err := r.claim(e.Token)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	check := device.HOTPConfig{Seed: secret.New(make([]byte, seedSize)), Digits: e.Digits, StartCounter: e.StartCounter}
+	if err := check.Validate(); err != nil {
+		return nil, refuse("", "%v", err)
+	}
+	if err := r.Vault.View(func(tx *vault.Tx) error { return enrollable(tx, e) }); err != nil {
+		return nil, err
+	}
+	if err := r.checkUser(ctx, e.User); err != nil {
+		return nil, err
+	}
+	state, emulated, err := r.inspect(ctx, e.Token)
+	if err != nil {
+		return nil, err
+	}
+	if state.Configured && !e.Overwrite {
+		return nil, refuse("look what it is used for first; to replace it, repeat with --overwrite",
+			"slot %d of %s already holds something", e.Token.Slot(), e.Token.Device())
+	}
+	return r.begin(ctx, "enroll", officer, e.Token, params{
+		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter,
+		Generation: 1, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
+	}, tell)
+}
+
+func enrollable(tx *vault.Tx, e Enrollment) error {
+	if err := idle(tx, e.Token); err != nil {
+		return err
+	}
+	t, err := tx.Token(e.Token)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case t.Owner != "":
+		return refuse(fmt.Sprintf("to give it to somebody else: tokendesk reissue %s --to USER", t.ID), "%s is enrolled and belongs to %s", t.ID, t.Owner)
+	}
+	return refuse(fmt.Sprintf("to hand it out with a fresh seed: tokendesk reissue %s --to USER", t.ID), "%s is already enrolled, as stock", t.ID)
+}
+
+// Idle refuses a token with unfinished work.
+func (r *Runner) Idle(id device.TokenID) error {
+	return r.Vault.View(func(tx *vault.Tx) error { return idle(tx, id) })
+}
+
+// idle refuses a token with unfinished work.
+func idle(tx *vault.Tx, id device.TokenID) error {
+	job, found, err := tx.JobFor(id)
+	if err != nil || !found {
+		return err
+	}
+	return refuse(fmt.Sprintf("settle it first: tokendesk resolve %s", id), "an unfinished %s of %s is in the journal", job.Kind, id)
+}
+
+func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
+	p := w.params
+	err := tx.PutToken(vault.Token{
+		ID: w.job.Token, Serial: p.Serial, Firmware: p.Firmware, Status: vault.Pending, Digits: p.Digits,
+		Identifier: p.Identifier, Counter: p.StartCounter, Emulated: p.Emulated, Created: now,
+	})
+	if err != nil {
+		return err
+	}
+	code := secret.Random(device.AccessCodeSize)
+	defer code.Wipe()
+	if err := tx.SetAccessCode(w.job.Token, code); err != nil {
+		return err
+	}
+	return sealSeed(tx, w)
+}
+
+func sealSeed(tx *vault.Tx, w *work) error {
+	seed := secret.Random(seedSize)
+	defer seed.Wipe()
+	return tx.SetSeed(w.job.Token, w.params.Generation, seed)
+}

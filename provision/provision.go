@@ -1,0 +1,268 @@
+// Package provision turns blank tokens into verified, assigned ones, and takes them from a leaver to a
+// successor.
+//
+// Work of several steps is a plan: a list of named steps, each an effect outside the vault that can be
+// repeated and a change inside it. The change and the advance of the journal are one transaction, so
+// that a crash leaves a job at a known step; Resolve goes on from there, and one or two touches settle
+// what the device really holds. A seed is sealed before it is programmed, and an old one destroyed only
+// after the new one was verified, so no device ever holds a seed that the vault does not.
+//
+// The package knows neither USB nor HTTP nor LDAP: the daemon lends it devices and the outbox.
+package provision
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+)
+
+// DefaultTouchTimeout is how long a step waits for each touch.
+const DefaultTouchTimeout = 60 * time.Second
+
+// Runner carries out plans on one vault. Vault and Open are required.
+type Runner struct {
+	Vault *vault.Vault
+	// Open lends a token on its inserted device to fn, exclusively; fn learns whether it is emulated.
+	Open func(ctx context.Context, id device.TokenID, fn func(t device.HOTPToken, emulated bool) error) error
+	// Confirm waits until the central service has confirmed an outbox entry. Nil: there is no central service.
+	Confirm func(ctx context.Context, seq uint64) error
+	// CheckUser refuses a user whom the central service does not know or who can have no more tokens there. Nil: anybody.
+	CheckUser func(ctx context.Context, user string) error
+	// Wake tells the outbox that it has new entries. May be nil.
+	Wake func()
+	// Checkpoint is called after every transaction of a plan with the plan's and the step's name. May be nil.
+	Checkpoint func(plan, step string)
+	// TouchTimeout is how long to wait for each touch; 0 means DefaultTouchTimeout.
+	TouchTimeout time.Duration
+	Log          *slog.Logger
+
+	mu   sync.Mutex
+	busy map[device.TokenID]bool
+}
+
+// Progress is one thing an officer should see while work goes on.
+type Progress struct {
+	Kind  ProgressKind `json:"kind"`
+	Step  string       `json:"step,omitempty"`
+	Text  string       `json:"text"`
+	Slot  int          `json:"slot,omitempty"`  // with Touch: 1 is a short touch, 2 a long one
+	Codes int          `json:"codes,omitempty"` // with Touch: how many codes have been captured
+}
+
+// ProgressKind tells kinds of Progress apart.
+type ProgressKind string
+
+// Kinds of Progress.
+const (
+	Done  ProgressKind = "done"  // a step is finished
+	Touch ProgressKind = "touch" // somebody has to touch the key now
+	Note  ProgressKind = "note"  // worth knowing
+)
+
+// Tell receives Progress.
+type Tell func(Progress)
+
+// RefusedError says that an action is not possible as things are, and what to do instead.
+type RefusedError struct{ Reason, Next string }
+
+func (e *RefusedError) Error() string {
+	if e.Next == "" {
+		return e.Reason
+	}
+	return e.Reason + "; " + e.Next
+}
+
+func refuse(next, format string, args ...any) error {
+	return &RefusedError{Reason: fmt.Sprintf(format, args...), Next: next}
+}
+
+// UnfinishedError says that work stopped in the middle, that nothing is lost, and how to settle it.
+type UnfinishedError struct {
+	Token device.TokenID
+	Plan  string
+	Step  string
+	Err   error
+}
+
+func (e *UnfinishedError) Error() string {
+	return fmt.Sprintf("%s of %s stopped at %q: %v; nothing is lost: run tokendesk resolve %s", e.Plan, e.Token, e.Step, e.Err, e.Token)
+}
+
+func (e *UnfinishedError) Unwrap() error { return e.Err }
+
+// params is what a job has to remember between its steps. It holds no secret.
+type params struct {
+	User         string         `json:"user,omitempty"`
+	Digits       int            `json:"digits"`
+	StartCounter uint64         `json:"start_counter"`
+	Identifier   bool           `json:"identifier"`
+	Enter        bool           `json:"enter"`
+	Generation   int            `json:"generation"`        // of the seed being programmed
+	Leaver       string         `json:"leaver,omitempty"`  // reissue: who had the token
+	CutOff       uint64         `json:"cut_off,omitempty"` // reissue: the outbox entry that cuts the leaver off
+	Serial       device.Serial  `json:"serial"`
+	Firmware     device.Version `json:"firmware"`
+	Emulated     bool           `json:"emulated"`
+}
+
+// work is a job being carried out.
+type work struct {
+	*Runner
+	job    vault.Job
+	params params
+	tell   Tell
+	device device.HOTPToken // while the step's device is lent
+	found  uint64           // verify: the next moving factor
+	left   []vault.Change   // what was left for the central service
+}
+
+// step is one entry of a plan.
+type step struct {
+	name string
+	done string // what an officer reads afterwards
+	// device says that act works on the inserted device. It is held from one such step to the next,
+	// so that no touch in between reaches another window.
+	device bool
+	act    func(ctx context.Context, w *work) error         // effect outside the vault; may be repeated
+	commit func(tx *vault.Tx, w *work, now time.Time) error // change inside it, together with the journal
+}
+
+// plans are all the plans there are; their names are stored in jobs.
+func plans() map[string][]step {
+	return map[string][]step{"enroll": enrollPlan(), "reissue": reissuePlan()}
+}
+
+// Steps names the steps of every plan, in order.
+func Steps() map[string][]string {
+	names := map[string][]string{}
+	for plan, steps := range plans() {
+		for _, s := range steps {
+			names[plan] = append(names[plan], s.name)
+		}
+	}
+	return names
+}
+
+// claim keeps two pieces of work off one token.
+func (r *Runner) claim(id device.TokenID) (release func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[id] {
+		return nil, refuse("wait until it has finished", "another officer's work on %s is going on", id)
+	}
+	if r.busy == nil {
+		r.busy = map[device.TokenID]bool{}
+	}
+	r.busy[id] = true
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.busy, id)
+	}, nil
+}
+
+// begin carries out a new job. It enters the journal together with what its first step commits.
+func (r *Runner) begin(ctx context.Context, kind, officer string, id device.TokenID, p params, tell Tell) ([]vault.Change, error) {
+	w := &work{Runner: r, params: p, tell: tell, job: vault.Job{
+		Kind: kind, Token: id, Officer: officer, Created: time.Now().UTC(),
+	}}
+	return w.run(ctx)
+}
+
+func (r *Runner) checkpoint(plan, step string) {
+	if r.Checkpoint != nil {
+		r.Checkpoint(plan, step)
+	}
+}
+
+func (r *Runner) wake() {
+	if r.Wake != nil {
+		r.Wake()
+	}
+}
+
+// run carries out the steps that are left, and returns what they left for the central service.
+func (w *work) run(ctx context.Context) ([]vault.Change, error) {
+	plan := plans()[w.job.Kind]
+	for w.job.Step < len(plan) {
+		var err error
+		if plan[w.job.Step].device {
+			err = w.Open(ctx, w.job.Token, func(t device.HOTPToken, _ bool) error {
+				w.device = t
+				defer func() { w.device = nil }()
+				for w.job.Step < len(plan) && plan[w.job.Step].device {
+					if err := w.runStep(ctx, plan); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		} else {
+			err = w.runStep(ctx, plan)
+		}
+		if err != nil {
+			return w.left, w.park(plan, err)
+		}
+	}
+	return w.left, nil
+}
+
+func (w *work) runStep(ctx context.Context, plan []step) error {
+	s := plan[w.job.Step]
+	if s.act != nil {
+		if err := s.act(ctx, w); err != nil {
+			return err
+		}
+	}
+	job, p, left := w.job, w.params, w.left
+	err := w.Vault.Update(func(tx *vault.Tx) error {
+		w.job, w.params, w.left = job, p, left
+		now := time.Now().UTC()
+		if s.commit != nil {
+			if err := s.commit(tx, w, now); err != nil {
+				return err
+			}
+		}
+		w.job.Step++
+		w.job.Problem = ""
+		w.job.Updated = now
+		if w.job.Step == len(plan) {
+			return tx.DeleteJob(w.job.ID)
+		}
+		raw, err := json.Marshal(w.params)
+		if err != nil {
+			return err
+		}
+		w.job.Params = raw
+		return tx.PutJob(&w.job)
+	})
+	if err != nil {
+		w.job, w.params, w.left = job, p, left
+		return err
+	}
+	w.checkpoint(w.job.Kind, s.name)
+	w.wake()
+	w.tell(Progress{Kind: Done, Step: s.name, Text: s.done})
+	return nil
+}
+
+// park notes in the journal why the work stopped. The job stays where it is.
+func (w *work) park(plan []step, cause error) error {
+	if w.job.ID == 0 { // nothing has happened yet
+		return cause
+	}
+	stopped := &UnfinishedError{Token: w.job.Token, Plan: w.job.Kind, Step: plan[w.job.Step].name, Err: cause}
+	w.job.Problem = cause.Error()
+	w.job.Updated = time.Now().UTC()
+	if err := w.Vault.Update(func(tx *vault.Tx) error { return tx.PutJob(&w.job) }); err != nil {
+		return errors.Join(stopped, err)
+	}
+	return stopped
+}

@@ -1,0 +1,105 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+)
+
+func reissuePlan() []step {
+	return []step{
+		{name: "cut-off", done: "cut-off of the old owner recorded", commit: cutOff},
+		{name: "confirm", done: "cut-off confirmed by the central service", act: confirm},
+		{name: "seal", done: "fresh seed sealed in the vault", commit: sealNext},
+		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program},
+		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, act: verify, commit: activate},
+		{name: "assign", done: "recorded for the new owner, and left for the central service", commit: assign},
+	}
+}
+
+// Reissue takes an enrolled token from its owner, if it has one, and gives it with a fresh seed to user.
+// The owner is cut off centrally before anything else happens.
+func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID, user string, tell Tell) ([]vault.Change, error) {
+	release, err := r.claim(id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var t vault.Token
+	err = r.Vault.View(func(tx *vault.Tx) (err error) {
+		if t, err = tx.Token(id); err != nil {
+			return err
+		}
+		return idle(tx, id)
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case user == "":
+		return nil, refuse("name the new owner", "a reissue needs a new owner")
+	case t.Owner == user:
+		return nil, refuse("to repair a counter: tokendesk resync "+string(id), "%s belongs to %s already", id, user)
+	case t.Generation == 0:
+		return nil, refuse("enroll it: tokendesk enroll", "%s was never verified", id)
+	}
+	if err := r.checkUser(ctx, user); err != nil {
+		return nil, err
+	}
+	if _, _, err := r.inspect(ctx, id); err != nil {
+		if t.Owner != "" {
+			err = fmt.Errorf("%w; to cut %s off now without the key: tokendesk unassign %s", err, t.Owner, id)
+		}
+		return nil, err
+	}
+	return r.begin(ctx, "reissue", officer, id, params{
+		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: true,
+		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated,
+	}, tell)
+}
+
+// cutOff takes the token from its owner, here and, through the outbox, centrally.
+func cutOff(tx *vault.Tx, w *work, _ time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil || t.Owner == "" {
+		return err
+	}
+	change, err := w.push(tx, t, vault.Unassign, t.Owner)
+	if err != nil {
+		return err
+	}
+	w.params.Leaver, w.params.CutOff = t.Owner, change.Seq
+	t.Owner = ""
+	return tx.PutToken(t)
+}
+
+// confirm waits for the central service: the new owner must not come before the old one's cut-off.
+func confirm(ctx context.Context, w *work) error {
+	if w.params.CutOff == 0 {
+		return nil
+	}
+	if w.Confirm == nil {
+		w.tell(Progress{Kind: Note, Text: "no central service is configured: the cut-off waits in the outbox"})
+		return nil
+	}
+	if err := w.Confirm(ctx, w.params.CutOff); err != nil {
+		return fmt.Errorf("the cut-off of %s is not confirmed yet: %w", w.params.Leaver, err)
+	}
+	return nil
+}
+
+// sealNext seals the next seed. From here until it is verified the device may hold either.
+func sealNext(tx *vault.Tx, w *work, _ time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil {
+		return err
+	}
+	t.Status = vault.Limbo
+	if err := tx.PutToken(t); err != nil {
+		return err
+	}
+	return sealSeed(tx, w)
+}

@@ -1,0 +1,151 @@
+package provision
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/secret"
+)
+
+// Resolve goes on with the unfinished work on a token, from the step it stopped at.
+func (r *Runner) Resolve(ctx context.Context, id device.TokenID, tell Tell) ([]vault.Change, error) {
+	release, err := r.claim(id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	w, err := r.load(id, tell)
+	if err != nil {
+		return nil, err
+	}
+	// The codes of verify tell nothing if the write before it did not take, and writing again does no harm.
+	if plan := plans()[w.job.Kind]; plan[w.job.Step].name == "verify" {
+		tell(Progress{Kind: Note, Text: "going on with the verification; if the key types foreign codes, it is programmed again"})
+		changes, err := w.run(ctx)
+		if !errors.Is(err, ErrMismatch) && !errors.Is(err, errOldSeed) {
+			return changes, err
+		}
+		tell(Progress{Kind: Note, Text: "the key does not hold the sealed seed: programming it again"})
+		w.job.Step--
+	}
+	return w.run(ctx)
+}
+
+// Undo erases what an unfinished enroll has left, on the device and in the vault.
+func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
+	release, err := r.claim(id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	w, err := r.load(id, tell)
+	if err != nil {
+		return err
+	}
+	if w.job.Kind != "enroll" {
+		return refuse("finish it: tokendesk resolve "+string(id), "a %s cannot be undone: the old owner is cut off already", w.job.Kind)
+	}
+	if err := r.erase(ctx, id); err != nil {
+		return fmt.Errorf("cannot erase the slot: %w", err)
+	}
+	tell(Progress{Kind: Done, Step: "erase", Text: "slot erased"})
+	err = r.Vault.Update(func(tx *vault.Tx) error {
+		if err := tx.DeleteJob(w.job.ID); err != nil {
+			return err
+		}
+		return tx.DeleteToken(id)
+	})
+	if err != nil {
+		return err
+	}
+	tell(Progress{Kind: Done, Step: "undo", Text: "seed and record removed from the vault"})
+	return nil
+}
+
+// erase empties the slot if it holds our seed, or may.
+func (r *Runner) erase(ctx context.Context, id device.TokenID) error {
+	var code secret.Secret
+	err := r.Vault.View(func(tx *vault.Tx) (err error) {
+		code, err = tx.AccessCode(id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer code.Wipe()
+	return r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
+		state, err := t.Describe(ctx)
+		if err != nil || !state.Configured {
+			return err
+		}
+		err = t.Delete(ctx, code)
+		if rejected := (*device.RejectedError)(nil); errors.As(err, &rejected) {
+			return fmt.Errorf("%w; the slot does not seem to hold what the desk wrote", err)
+		}
+		return err
+	})
+}
+
+// Recover finishes, at start, the jobs whose remaining steps need neither a device nor an answer, and says which wait.
+func (r *Runner) Recover(ctx context.Context) error {
+	var jobs []vault.Job
+	if err := r.Vault.View(func(tx *vault.Tx) (err error) { jobs, err = tx.Jobs(); return err }); err != nil {
+		return err
+	}
+	for _, job := range jobs {
+		plan, known := plans()[job.Kind]
+		if !known || job.Step >= len(plan) {
+			return fmt.Errorf("the journal holds a %q of %s that this version does not know: run the version that wrote it", job.Kind, job.Token)
+		}
+		finish := true
+		for _, s := range plan[job.Step:] {
+			finish = finish && s.act == nil
+		}
+		if !finish {
+			r.Log.Warn("unfinished work waits for an officer", "plan", job.Kind, "token", job.Token, "step", plan[job.Step].name, "cure", "tokendesk resolve "+string(job.Token))
+			continue
+		}
+		w, err := r.load(job.Token, func(Progress) {})
+		if err != nil {
+			return err
+		}
+		if _, err := w.run(ctx); err != nil {
+			return err
+		}
+		r.Log.Info("finished interrupted work", "plan", job.Kind, "token", job.Token)
+	}
+	return nil
+}
+
+func (r *Runner) load(id device.TokenID, tell Tell) (*work, error) {
+	w := &work{Runner: r, tell: tell}
+	err := r.Vault.View(func(tx *vault.Tx) error {
+		job, found, err := tx.JobFor(id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return refuse("", "there is nothing to resolve: no work on %s is unfinished", id)
+		}
+		w.job = job
+		return json.Unmarshal(job.Params, &w.params)
+	})
+	return w, err
+}
+
+// Waiting says in words where an unfinished job stands.
+func Waiting(job vault.Job) string {
+	plan := plans()[job.Kind]
+	if job.Step >= len(plan) {
+		return job.Kind
+	}
+	text := fmt.Sprintf("%s stopped at %q", job.Kind, plan[job.Step].name)
+	if job.Problem != "" {
+		text += ": " + job.Problem
+	}
+	return text
+}

@@ -1,0 +1,168 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/secret"
+)
+
+// seedSize is 160 bits, what RFC 4226 section 4 (R6) recommends and YubiKeys hold.
+const seedSize = 20
+
+// program writes the sealed seed into the device. After a crash nobody knows whether the write before
+// it took, so it is written again: under the vault's access code if it did, without one if it did not.
+func program(ctx context.Context, w *work) error {
+	var seed, code secret.Secret
+	err := w.Vault.View(func(tx *vault.Tx) (err error) {
+		if seed, err = tx.Seed(w.job.Token, w.params.Generation); err != nil {
+			return err
+		}
+		code, err = tx.AccessCode(w.job.Token)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer seed.Wipe()
+	defer code.Wipe()
+	state, err := w.device.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	c := device.HOTPConfig{
+		Seed: seed, Digits: w.params.Digits, StartCounter: w.params.StartCounter,
+		TokenIdentifier: w.params.Identifier, Enter: w.params.Enter, NewAccessCode: code,
+	}
+	if state.Configured {
+		c.CurrentAccessCode = code
+	}
+	err = w.device.Program(ctx, c)
+	if rejected := (*device.RejectedError)(nil); state.Configured && errors.As(err, &rejected) {
+		c.CurrentAccessCode = secret.Secret{}
+		err = w.device.Program(ctx, c)
+	}
+	return err
+}
+
+// verify captures codes from the very device that was programmed until two consecutive ones prove that it
+// holds the sealed seed and, where there was another one before, that it no longer holds that.
+func verify(ctx context.Context, w *work) error {
+	var seed, old secret.Secret
+	var oldCounter uint64
+	err := w.Vault.View(func(tx *vault.Tx) (err error) {
+		if seed, err = tx.Seed(w.job.Token, w.params.Generation); err != nil {
+			return err
+		}
+		t, err := tx.Token(w.job.Token)
+		if err != nil || t.Generation == 0 || t.Generation == w.params.Generation {
+			return err
+		}
+		oldCounter = t.Counter
+		old, err = tx.Seed(w.job.Token, t.Generation)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer seed.Wipe()
+	defer old.Wipe()
+	p := proof{seed: seed, digits: w.params.Digits, start: w.params.StartCounter, old: old, oldCounter: oldCounter}
+	err = w.capture(ctx, w.device, w.job.Token, func(codes []string) (bool, error) {
+		next, ok, err := p.check(codes)
+		w.found = next
+		return ok, err
+	}, w.tell)
+	return err
+}
+
+// activate records what verify found and destroys the seeds before it, with what still waited to push them.
+func activate(tx *vault.Tx, w *work, now time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil {
+		return err
+	}
+	generations, err := tx.Generations(t.ID)
+	if err != nil {
+		return err
+	}
+	waiting, err := tx.Changes()
+	if err != nil {
+		return err
+	}
+	for _, c := range waiting {
+		if c.Token == t.ID && c.Generation != w.params.Generation && (c.Kind == vault.Put || c.Kind == vault.Enable) {
+			if err := tx.DeleteChange(c.Seq); err != nil {
+				return err
+			}
+		}
+	}
+	for _, g := range generations {
+		if g != w.params.Generation {
+			if err := tx.DeleteSeed(t.ID, g); err != nil {
+				return err
+			}
+		}
+	}
+	t.Status, t.Generation, t.Counter = vault.Active, w.params.Generation, w.found
+	t.Digits, t.Identifier, t.LastUsed = w.params.Digits, w.params.Identifier, now
+	return tx.PutToken(t)
+}
+
+// assign gives the verified token to its user and leaves word of both for the central service.
+func assign(tx *vault.Tx, w *work, _ time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil {
+		return err
+	}
+	t.Owner = w.params.User
+	if err := tx.PutToken(t); err != nil {
+		return err
+	}
+	if _, err := w.push(tx, t, vault.Put, t.Owner); err != nil || t.Owner == "" {
+		return err
+	}
+	_, err = w.push(tx, t, vault.Assign, t.Owner)
+	return err
+}
+
+// push leaves a change of t for the central service.
+func (w *work) push(tx *vault.Tx, t vault.Token, kind vault.ChangeKind, user string) (vault.Change, error) {
+	c, err := enqueue(tx, t, kind, user)
+	w.left = append(w.left, c)
+	return c, err
+}
+
+func enqueue(tx *vault.Tx, t vault.Token, kind vault.ChangeKind, user string) (vault.Change, error) {
+	return tx.Enqueue(vault.Change{
+		Kind: kind, Token: t.ID, User: user, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits,
+	})
+}
+
+// inspect reads what an inserted device says of a token, before anything is decided.
+func (r *Runner) inspect(ctx context.Context, id device.TokenID) (state device.State, emulated bool, err error) {
+	err = r.Open(ctx, id, func(t device.HOTPToken, e bool) (err error) {
+		emulated = e
+		state, err = t.Describe(ctx)
+		return err
+	})
+	if err != nil {
+		return state, emulated, err
+	}
+	if want, _ := id.Device().Serial(); state.Serial != want {
+		return state, emulated, fmt.Errorf("the inserted key says it is %s, not %s: pull all keys and insert the right one", state.Serial, want)
+	}
+	return state, emulated, nil
+}
+
+// checkUser refuses a user who cannot get a token, as far as that is known now.
+func (r *Runner) checkUser(ctx context.Context, user string) error {
+	if user == "" || r.CheckUser == nil {
+		return nil
+	}
+	return r.CheckUser(ctx, user)
+}

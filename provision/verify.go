@@ -1,0 +1,103 @@
+package provision
+
+import (
+	"context"
+	"encoding/base32"
+	"errors"
+	"fmt"
+
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/hotp"
+
+	"tokendesk/device"
+	"tokendesk/sync/hotpscan"
+	"tokendesk/vault/secret"
+)
+
+const (
+	// verifyWindow is how far touches after programming may have run ahead of the captured ones.
+	verifyWindow = 1000
+	// maxCaptured ends a capture whose codes do not fit.
+	maxCaptured = 6
+)
+
+// ErrMismatch means that captured codes are not those of the sealed seed.
+var ErrMismatch = errors.New("the codes that the key types do not belong to the seed in the vault")
+
+// errOldSeed means that the device still answers with the seed it was to lose.
+var errOldSeed = errors.New("the key still types codes of its old seed")
+
+// proof checks captured codes against the sealed seed and the one it replaces.
+type proof struct {
+	seed       secret.Secret
+	digits     int
+	start      uint64
+	old        secret.Secret // zero if there was none
+	oldCounter uint64
+}
+
+// check looks at the last two codes. It returns the next moving factor once they prove the seed.
+func (p proof) check(codes []string) (next uint64, ok bool, err error) {
+	if len(codes) < 2 {
+		return 0, false, nil
+	}
+	codes = codes[len(codes)-2:]
+	if n, found := hotpscan.Search(p.seed, p.digits, p.start, verifyWindow, codes); found {
+		return n + 2, true, confirmCodes(p.seed, p.digits, n, codes)
+	}
+	if !p.old.IsZero() {
+		if _, found := hotpscan.Search(p.old, p.digits, p.oldCounter, verifyWindow, codes); found {
+			return 0, false, errOldSeed
+		}
+	}
+	return 0, false, nil
+}
+
+// confirmCodes has a second, independent implementation agree before a token counts as verified.
+func confirmCodes(seed secret.Secret, digits int, counter uint64, codes []string) error {
+	encoded := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(seed.Reveal())
+	options := hotp.ValidateOpts{Digits: otp.Digits(digits), Algorithm: otp.AlgorithmSHA1}
+	for i, code := range codes {
+		if ok, err := hotp.ValidateCustom(code, counter+uint64(i), encoded, options); err != nil || !ok {
+			return fmt.Errorf("two implementations of HOTP disagree about a code: %w", ErrMismatch)
+		}
+	}
+	return nil
+}
+
+// Capture asks for touches of an inserted token until accept is content with the codes so far, oldest first.
+func (r *Runner) Capture(ctx context.Context, id device.TokenID, accept func(codes []string) (bool, error), tell Tell) error {
+	return r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
+		return r.capture(ctx, t, id, accept, tell)
+	})
+}
+
+func (r *Runner) capture(ctx context.Context, t device.HOTPToken, id device.TokenID, accept func([]string) (bool, error), tell Tell) error {
+	timeout := r.TouchTimeout
+	if timeout == 0 {
+		timeout = DefaultTouchTimeout
+	}
+	touch := "touch the key"
+	if id.Slot() == 2 {
+		touch = "touch the key for three seconds"
+	}
+	var codes []string
+	for range maxCaptured {
+		tell(Progress{Kind: Touch, Text: touch, Slot: id.Slot(), Codes: len(codes)})
+		touchCtx, cancel := context.WithTimeout(ctx, timeout)
+		code, err := t.Code(touchCtx)
+		cancel()
+		if errors.Is(err, device.ErrNotACode) {
+			tell(Progress{Kind: Note, Text: "that was not a code of this slot: " + touch})
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		codes = append(codes, code)
+		if ok, err := accept(codes); err != nil || ok {
+			return err
+		}
+	}
+	return ErrMismatch
+}

@@ -1,0 +1,80 @@
+package openldap
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/go-ldap/ldap/v3"
+)
+
+func TestCounterIsLastUsed(t *testing.T) {
+	for stored, next := range map[string]uint64{"": 0, "-1": 0, "0": 1, "41": 42, "9223372036854775806": math.MaxInt64} {
+		got, err := parseCounter(stored)
+		if err != nil || got != next {
+			t.Errorf("%q: %d, %v, want %d", stored, got, err, next)
+		}
+	}
+	for _, bad := range []string{"9223372036854775807", "-2", "1e3", " 1", "x"} {
+		if _, err := parseCounter(bad); err == nil {
+			t.Errorf("%q passed for a counter", bad)
+		}
+	}
+	if formatCounter(0) != nil || formatCounter(1)[0] != "0" {
+		t.Error("no code was used yet: the attribute must be absent; after the first it is 0")
+	}
+}
+
+func FuzzCounter(f *testing.F) {
+	for _, s := range []string{"", "-1", "0", "302", "9223372036854775807", "0x10", "1 "} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, stored string) {
+		next, err := parseCounter(stored)
+		if err != nil || next == 0 {
+			return
+		}
+		if again, err := parseCounter(formatCounter(next)[0]); err != nil || again != next {
+			t.Fatalf("%q: %d became %d, %v", stored, next, again, err)
+		}
+	})
+}
+
+func FuzzGeneration(f *testing.F) {
+	for _, s := range []string{"tokendesk generation 2", " Tokendesk  GENERATION 7 ", "tokendesk generation -1", "tokendesk generation 2147483648", "spare key"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, note string) {
+		n := parseGeneration(note)
+		if n < 0 || n > math.MaxInt32 {
+			t.Fatalf("%q: generation %d", note, n)
+		}
+		if n != 0 && parseGeneration(formatGeneration(n)) != n {
+			t.Fatalf("%q: generation %d does not survive", note, n)
+		}
+		if kept := withGeneration([]string{note}, 3); parseGeneration(kept[0]) != 3 || (n == 0) != (len(kept) == 2) {
+			t.Fatalf("%q: kept %q", note, kept)
+		}
+	})
+}
+
+// Whatever a user is called, the filter compares and nothing else.
+func FuzzUserFilter(f *testing.F) {
+	for _, s := range []string{"alice", "*", "a)(uid=*", `\2a`, "\x00", "ü", "%s"} {
+		f.Add(s)
+	}
+	c := &Connector{cfg: Config{UserFilter: DefaultUserFilter}}
+	f.Fuzz(func(t *testing.T, name string) {
+		filter := c.userFilter(name)
+		p, err := ldap.CompileFilter(filter)
+		if err != nil {
+			t.Fatalf("%q: %v", filter, err)
+		}
+		if p.Tag != ldap.FilterEqualityMatch || len(p.Children) != 2 {
+			t.Fatalf("%q became another filter: %q", name, filter)
+		}
+		if got := string(p.Children[1].ByteValue); strings.ToValidUTF8(name, "") == name && got != name && p.Children[1].Value != name {
+			t.Fatalf("%q is compared as %q", name, got)
+		}
+	})
+}

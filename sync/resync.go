@@ -1,0 +1,131 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/sync/hotpscan"
+	"tokendesk/vault"
+	"tokendesk/vault/secret"
+)
+
+const (
+	// ResyncWindow is how far ahead two consecutive codes are looked for.
+	ResyncWindow = 1000
+	// TestWindow is how far ahead a single code is looked for: with 6 digits a guess passes with 1 in 100,000.
+	TestWindow = 10
+)
+
+// MissError says why codes did not fit, and what to do.
+type MissError struct {
+	Token device.TokenID
+	Miss  Miss
+	Next  string
+}
+
+func (e *MissError) Error() string {
+	text := fmt.Sprintf("%s: %s", e.Token, e.Miss)
+	if e.Next != "" {
+		text += "; " + e.Next
+	}
+	return text
+}
+
+// Attempt is one try to place captured codes of one token. It holds the seed until Close.
+type Attempt struct {
+	vault *vault.Vault
+	token vault.Token
+	seed  secret.Secret
+	base  uint64 // next moving factor: the greater one of vault and central service
+	Note  string // what could not be taken into account
+}
+
+// Begin reads what is known of a token here and, if the central service answers, there.
+func (o *Outbox) Begin(ctx context.Context, id device.TokenID) (*Attempt, error) {
+	base, _, err := o.Observe(ctx, id)
+	a := &Attempt{vault: o.v, base: base}
+	if err != nil {
+		if errors.Is(err, vault.ErrNotFound) {
+			return nil, err
+		}
+		a.Note = "the central service's counter could not be read, only the vault's was used: " + err.Error()
+	}
+	err = o.v.View(func(tx *vault.Tx) (err error) {
+		if a.token, err = tx.Token(id); err != nil {
+			return err
+		}
+		if a.token.Generation == 0 {
+			return &MissError{id, "it was never verified", "settle its enroll first: tokendesk resolve " + string(id)}
+		}
+		a.base = max(a.base, a.token.Counter)
+		a.seed, err = tx.Seed(id, a.token.Generation)
+		return err
+	})
+	return a, err
+}
+
+// Close wipes the seed.
+func (a *Attempt) Close() { a.seed.Wipe() }
+
+// Token is the token as it was, or as the last success has left it.
+func (a *Attempt) Token() vault.Token { return a.token }
+
+// Test takes one code. On success that counter value is consumed, here and, by the outbox, centrally.
+func (a *Attempt) Test(code string) (vault.Change, error) {
+	return a.take([]string{code}, TestWindow, "if the token is the right one, resync it with two consecutive codes")
+}
+
+// Resync takes two or three consecutive codes, oldest first. The seed stays, the counter moves behind them.
+func (a *Attempt) Resync(codes []string) (vault.Change, error) {
+	if len(codes) < 2 || len(codes) > 3 {
+		return vault.Change{}, &MissError{a.token.ID, "a resync takes two or three consecutive codes", ""}
+	}
+	return a.take(codes, ResyncWindow, "")
+}
+
+// ResyncLast tries the last two of the codes captured so far; false if they do not fit yet.
+func (a *Attempt) ResyncLast(codes []string) (c vault.Change, ok bool, err error) {
+	if len(codes) < 2 {
+		return c, false, nil
+	}
+	c, err = a.Resync(codes[len(codes)-2:])
+	if miss := (*MissError)(nil); errors.As(err, &miss) {
+		return c, false, nil
+	}
+	return c, err == nil, err
+}
+
+func (a *Attempt) take(codes []string, window int, next string) (c vault.Change, err error) {
+	n, found := hotpscan.Search(a.seed, a.token.Digits, a.base, window, codes)
+	if !found {
+		miss := ExplainMiss(a.seed, a.token.Digits, a.base, window, codes)
+		if miss != MissNothing {
+			next = ""
+		} else if next != "" {
+			miss = "this is not one of its next codes"
+		}
+		return c, &MissError{a.token.ID, miss, next}
+	}
+	err = a.vault.Update(func(tx *vault.Tx) error {
+		t, err := tx.Token(a.token.ID)
+		if err != nil {
+			return err
+		}
+		if t.Generation != a.token.Generation || t.Counter > n {
+			return &MissError{t.ID, "the token changed while its codes were being checked", "repeat with new codes"}
+		}
+		t.Counter, t.LastUsed = n+uint64(len(codes)), time.Now().UTC()
+		if err := tx.PutToken(t); err != nil {
+			return err
+		}
+		a.token, a.base = t, t.Counter
+		c, err = tx.Enqueue(vault.Change{
+			Kind: vault.Advance, Token: t.ID, User: t.Owner, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits,
+		})
+		return err
+	})
+	return c, err
+}
