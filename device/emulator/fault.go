@@ -12,8 +12,9 @@ type Fault string
 // Faults. Each replaces an earlier one of its kind; n is ignored where not mentioned. They outlive pulling
 // the key, and unless said otherwise they last until FaultClear.
 const (
-	// FaultUnplugAtChunk: the key vanishes when chunk n (0 to 9) of the next frame arrives, or the first
-	// later one if the host leaves n out. One-shot.
+	// FaultUnplugAtChunk: the key vanishes when chunk n (0 to 9) of a frame arrives, or the first later one
+	// if the host leaves n out. Frames without payload, such as the serial request, get through except
+	// with 0. One-shot.
 	FaultUnplugAtChunk Fault = "unplug-at-chunk"
 	// FaultUnplugAfterWrite: the next accepted write is applied, then the key vanishes before its status
 	// can be read. One-shot.

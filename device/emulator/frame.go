@@ -63,6 +63,16 @@ func (a *assembly) add(n int, data []byte) (complete bool) {
 	return n == chunks-1
 }
 
+// payload reports whether a chunk between the first and the last one has arrived: requests have none.
+func (a *assembly) payload() bool {
+	for _, b := range a.buf[chunkSize : (chunks-1)*chunkSize] {
+		if b != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // take returns the finished frame, if its CRC is right, and clears the buffer.
 func (a *assembly) take() (command byte, payload [payloadSize]byte, ok bool) {
 	copy(payload[:], a.buf[:])

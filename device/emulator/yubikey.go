@@ -202,7 +202,7 @@ func (k *YubiKey) setFeature(r [reportSize]byte) bool {
 	if !ok || k.writePending() {
 		return true // a chunk that does not wait for its turn is lost
 	}
-	if at, armed := k.faults[FaultUnplugAtChunk]; armed && n >= at {
+	if at, armed := k.faults[FaultUnplugAtChunk]; armed && n >= at && (n < chunks-1 || k.frame.payload()) {
 		delete(k.faults, FaultUnplugAtChunk)
 		k.remove()
 		return false

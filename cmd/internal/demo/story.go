@@ -3,12 +3,20 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
+	"tokendesk/sync/synctest"
 )
 
 // The keys of the story.
@@ -30,7 +38,8 @@ type story struct {
 // play tells the story and returns the first thing that went otherwise.
 func (s *story) play(ctx context.Context) error {
 	token := string(device.SlotToken(device.YubiKeyID(alicesKey), 2))
-	var last, fresh []string // codes of the old seed that nobody has used, and of the new one
+	var unused, fresh []string // codes of the old seed that nobody has used, and of the new one
+	var oldSeed []byte         // as somebody would have it who copied alice's key in time
 	for _, chapter := range []struct {
 		title string
 		tell  func() error
@@ -39,43 +48,45 @@ func (s *story) play(ctx context.Context) error {
 		{"alice's key is programmed, verified by what it types, and pushed", func() error {
 			return s.desk(ctx, "enroll", "--device", string(device.YubiKeyID(alicesKey)), "--slot", "2", "--user", "alice")
 		}},
-		{"She logs in with her password and a code", func() error { return s.login(ctx, "alice", s.touch(ctx, 1), true) }},
+		{"She logs in with her password and a code", func() error { return s.touchAndLogin(ctx, "alice", 1, true) }},
 		{"The key is touched 30 times in a pocket", func() error {
-			codes := s.touch(ctx, 31)
-			if len(codes) == 31 {
-				s.fact("tokenemu", "typed %s … %s", codes[0], codes[29])
-			}
-			return s.login(ctx, "alice", codes, false)
+			return s.touchAndLogin(ctx, "alice", 31, false)
 		}},
 		{"The desk resyncs it from two captured codes", func() error {
 			if err := s.desk(ctx, "resync", "--capture", token); err != nil {
 				return err
 			}
-			return s.login(ctx, "alice", s.touch(ctx, 1), true)
+			return s.touchAndLogin(ctx, "alice", 1, true)
 		}},
-		{"She leaves: her key is reissued to bob", func() error {
-			last = s.touch(ctx, 4)
+		{"She leaves: her key is reissued to bob", func() (err error) {
+			if unused, err = s.touch(ctx, 1); err != nil {
+				return err
+			}
+			if oldSeed, err = s.seed(ctx, token); err != nil {
+				return err
+			}
 			return s.desk(ctx, "reissue", token, "--to", "bob", "--yes")
 		}},
-		{"Her password no longer opens anything, whatever the code", func() error {
-			fresh = s.touch(ctx, 3)
-			if len(last) != 4 || len(fresh) != 3 {
-				return fmt.Errorf("the key typed %d and %d codes instead of 4 and 3", len(last), len(fresh))
-			}
-			if err := s.login(ctx, "alice", last[:1], false); err != nil {
+		{"Her password no longer opens anything, whatever the code", func() (err error) {
+			if fresh, err = s.touch(ctx, 2); err != nil {
 				return err
 			}
-			if err := s.login(ctx, "alice", fresh[:1], false); err != nil {
+			if err := s.login(ctx, "alice", unused[0], false); err != nil {
 				return err
 			}
-			return s.login(ctx, "alice", []string{""}, false)
+			if err := s.login(ctx, "alice", fresh[0], false); err != nil {
+				return err
+			}
+			return s.login(ctx, "alice", "", false)
 		}},
-		{"The old seed is dead, for bob too; the new one lets him in", func() error {
-			if err := s.login(ctx, "bob", last[1:2], false); err != nil {
+		{"The old seed opens nothing for bob either", func() error {
+			next, err := s.nextCode(ctx, token, oldSeed)
+			if err != nil {
 				return err
 			}
-			return s.login(ctx, "bob", fresh[1:2], true)
+			return s.login(ctx, "bob", next, false)
 		}},
+		{"The new one lets him in", func() error { return s.login(ctx, "bob", fresh[1], true) }},
 	} {
 		fmt.Fprintf(s.out, "\n%s\n", chapter.title)
 		if err := chapter.tell(); err != nil {
@@ -134,21 +145,26 @@ func (s *story) desk(ctx context.Context, args ...string) error {
 }
 
 // touch touches alice's key and returns what it typed into the window.
-func (s *story) touch(ctx context.Context, times int) []string {
+func (s *story) touch(ctx context.Context, times int) ([]string, error) {
 	codes, err := s.Touch(ctx, alicesKey, slot2, times)
-	if err != nil {
-		s.fact("tokenemu", "%v", err)
-		return nil
+	if err == nil && (len(codes) != times || slices.Contains(codes, "")) {
+		err = fmt.Errorf("%d touches typed %q", times, codes)
 	}
-	return codes
+	return codes, err
 }
 
-// login tries the user's password with the last of codes at the directory, and compares with what is expected.
-func (s *story) login(ctx context.Context, user string, codes []string, want bool) error {
-	if len(codes) == 0 {
-		return fmt.Errorf("the key typed nothing")
+// touchAndLogin logs in with the last of some codes.
+func (s *story) touchAndLogin(ctx context.Context, user string, times int, want bool) error {
+	codes, err := s.touch(ctx, times)
+	if err != nil {
+		return err
 	}
-	code := codes[len(codes)-1]
+	s.fact("tokenemu", "typed %s", strings.Join(codes, " "))
+	return s.login(ctx, user, codes[times-1], want)
+}
+
+// login tries the user's password and a code at the directory, and compares with what is expected.
+func (s *story) login(ctx context.Context, user, code string, want bool) error {
 	answer, accepted, err := s.WhoAmI(ctx, user, code)
 	if err != nil {
 		return err
@@ -159,9 +175,64 @@ func (s *story) login(ctx context.Context, user string, codes []string, want boo
 	}
 	s.fact("ldapwhoami", "%s's password %s: %s", user, with, answer)
 	if accepted != want {
-		return fmt.Errorf("the directory %s %s's password %s, and must not", map[bool]string{true: "accepts", false: "refuses"}[accepted], user, with)
+		return fmt.Errorf("the directory %s %s's password %s", map[bool]string{true: "accepts", false: "refuses"}[accepted], user, with)
 	}
 	return nil
+}
+
+// seed reads a token's seed as only the directory's administrator can.
+func (s *story) seed(ctx context.Context, token string) ([]byte, error) {
+	value, err := s.attribute(ctx, token, "oathSecret")
+	if err != nil {
+		return nil, err
+	}
+	encoded, isBinary := strings.CutPrefix(value, ": ")
+	if !isBinary {
+		return []byte(strings.TrimPrefix(value, " ")), nil
+	}
+	return base64.StdEncoding.DecodeString(encoded)
+}
+
+// nextCode has oathtool compute the code that the directory would expect next if it still had a seed.
+func (s *story) nextCode(ctx context.Context, token string, seed []byte) (string, error) {
+	used, err := s.attribute(ctx, token, "oathHOTPCounter")
+	if err != nil {
+		return "", err
+	}
+	last, err := strconv.Atoi(strings.TrimSpace(used))
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "oathtool", "--hotp", "--counter", strconv.Itoa(last+1), "-")
+	cmd.Stdin = strings.NewReader(hex.EncodeToString(seed) + "\n")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("oathtool: %w", err)
+	}
+	code := strings.TrimSpace(string(out))
+	s.fact("oathtool", "with the old seed the next code would be %s", code)
+	return code, nil
+}
+
+// attribute asks ldapsearch for one attribute of a token, as the directory's administrator, and returns what follows its colon.
+func (s *story) attribute(ctx context.Context, token, name string) (string, error) {
+	password := filepath.Join(s.Dir, "administrator")
+	if err := os.WriteFile(password, []byte(s.Slapd.AdminPassword), 0o600); err != nil {
+		return "", err
+	}
+	defer os.Remove(password)
+	id := device.TokenID(token)
+	out, err := exec.CommandContext(ctx, "ldapsearch", "-x", "-LLL", "-o", "ldif_wrap=no", "-H", s.Slapd.URL, "-D", s.Slapd.AdminDN, "-y", password,
+		"-b", synctest.TokensBase, "(cn="+id.Central()+")", name).Output()
+	if err != nil {
+		return "", fmt.Errorf("ldapsearch: %w", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if value, found := strings.CutPrefix(line, name+":"); found {
+			return strings.TrimRight(value, "\n"), nil
+		}
+	}
+	return "", fmt.Errorf("the directory has no %s for %s", name, id)
 }
 
 func (s *story) quote(who, text string) {

@@ -1,0 +1,215 @@
+package daemon_test
+
+import (
+	"context"
+	"syscall"
+	"testing"
+	"time"
+
+	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/world"
+	"tokendesk/device"
+	"tokendesk/provision"
+	"tokendesk/vault"
+	"tokendesk/vault/tpmseal"
+)
+
+const patience = 30 * time.Second
+
+// TestKilledAfterEveryStep kills the daemon after every transaction of every plan, in a world of a software TPM, a
+// directory and emulated keys. After a restart no seed is lost, at most two touches settle the token, and the directory
+// agrees. The steps come from the code, so that new ones are tried as well.
+func TestKilledAfterEveryStep(t *testing.T) {
+	type death struct{ plan, step string }
+	var deaths []death
+	var keys []string
+	serial := func(i int) device.Serial { return 20000001 + device.Serial(i) }
+	for plan, steps := range provision.Steps() {
+		for _, step := range steps {
+			keys = append(keys, keyOf(serial(len(deaths))))
+			deaths = append(deaths, death{plan, step})
+		}
+	}
+	if len(deaths) < 10 {
+		t.Fatalf("only %d steps to die after", len(deaths))
+	}
+	after := ""
+	w := start(t, world.Options{Keys: keys, Daemon: mortal(t, &after)})
+	for i, d := range deaths {
+		t.Run(d.plan+"/"+d.step, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			s := serial(i)
+			user := "alice"
+			if d.plan == "reissue" {
+				enroll(ctx, t, w, s, "alice")
+				user = "bob"
+			}
+			restart(t, w, &after, d.plan+"/"+d.step)
+			if err := w.AwaitKeys(ctx, s); err != nil {
+				t.Fatal(err)
+			}
+			path, body := "/v1/enroll", any(enrollment(s, user))
+			if d.plan == "reissue" {
+				path, body = tokenPath(s)+"/reissue", api.User{User: user}
+			}
+			if _, _, err := work(ctx, w, s, path, body); err == nil {
+				t.Fatal("the daemon survived its death")
+			}
+			state, err := w.AwaitDaemonEnd()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status := state.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
+				t.Fatalf("the daemon ended by itself: %v", state)
+			}
+
+			after = ""
+			if err := w.StartDaemon(); err != nil {
+				t.Fatal(err)
+			}
+			settle(ctx, t, w, s)
+			expectSettled(ctx, t, w, s, user)
+			if err := w.Client.Post(ctx, tokenPath(s)+"/unassign", nil, new(api.Outcome)); err != nil { // for the next one
+				t.Fatal(err)
+			}
+		})
+	}
+	checkVault(t, w)
+}
+
+func restart(t *testing.T, w *world.World, after *string, at string) {
+	t.Helper()
+	if err := w.StopDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	*after = at
+	if err := w.StartDaemon(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func enrollment(s device.Serial, user string) api.Enroll {
+	return api.Enroll{Device: string(device.YubiKeyID(s)), Slot: 2, User: user, Digits: 6, Enter: true}
+}
+
+func enroll(ctx context.Context, t *testing.T, w *world.World, s device.Serial, user string) {
+	t.Helper()
+	if err := w.AwaitKeys(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	outcome, _, err := work(ctx, w, s, "/v1/enroll", enrollment(s, user))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range outcome.Changes {
+		if c.State != "confirmed" {
+			t.Fatalf("%s is %s: %s", c.Kind, c.State, c.Problem)
+		}
+	}
+}
+
+// work has the daemon do something, touches the key whenever it asks, and counts the touches.
+func work(ctx context.Context, w *world.World, s device.Serial, path string, body any) (o api.Outcome, touches int, err error) {
+	o, err = w.Client.Work(ctx, path, body, func(p api.Progress) {
+		if p.Kind == "touch" {
+			touches++
+			w.Touch(ctx, s, p.Slot == 2, 1)
+		}
+	})
+	return o, touches, err
+}
+
+// settle finishes what the crash has left, if anything, with at most two touches.
+func settle(ctx context.Context, t *testing.T, w *world.World, s device.Serial) {
+	t.Helper()
+	var token api.Token
+	if err := w.Client.Get(ctx, tokenPath(s), nil, &token); err != nil {
+		t.Fatal(err)
+	}
+	if token.Unfinished == "" {
+		return
+	}
+	if err := w.AwaitKeys(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	if _, touches, err := work(ctx, w, s, tokenPath(s)+"/resolve", api.Resolve{}); err != nil || touches > 2 {
+		t.Fatalf("%d touches did not settle it: %v", touches, err)
+	}
+}
+
+// expectSettled logs in at the directory with the key's next code.
+func expectSettled(ctx context.Context, t *testing.T, w *world.World, s device.Serial, user string) {
+	t.Helper()
+	awaitPushed(ctx, t, w)
+	var token api.Token
+	if err := w.Client.Get(ctx, tokenPath(s), nil, &token); err != nil {
+		t.Fatal(err)
+	}
+	if token.Status != "active" || token.Owner != user || token.Unfinished != "" {
+		t.Fatalf("%s is %s, belongs to %q, %s", token.ID, token.Status, token.Owner, token.Unfinished)
+	}
+	codes, err := w.Touch(ctx, s, true, 1)
+	if err != nil || len(codes) != 1 {
+		t.Fatalf("the key typed %d codes: %v", len(codes), err)
+	}
+	if answer, ok, err := w.WhoAmI(ctx, user, codes[0]); err != nil || !ok {
+		t.Fatalf("%s is not accepted: %s %v", user, answer, err)
+	}
+	if answer, ok, err := w.WhoAmI(ctx, user, ""); err != nil || ok {
+		t.Fatalf("%s is accepted without a code: %s %v", user, answer, err)
+	}
+}
+
+// awaitPushed waits until the outbox is empty.
+func awaitPushed(ctx context.Context, t *testing.T, w *world.World) {
+	t.Helper()
+	for {
+		var left api.Changes
+		if err := w.Client.Get(ctx, "/v1/outbox", nil, &left); err != nil {
+			t.Fatal(err)
+		}
+		if len(left.Changes) == 0 {
+			return
+		}
+		for _, c := range left.Changes {
+			if c.State == "parked" {
+				t.Fatalf("%s of %s is parked: %s", c.Kind, c.Token, c.Problem)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the outbox does not drain: %+v", left.Changes)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// checkVault stops the daemon and checks everything in its vault.
+func checkVault(t *testing.T, w *world.World) {
+	t.Helper()
+	withVault(t, w, func(v *vault.Vault) {
+		if err := v.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// withVault stops the daemon and opens its vault.
+func withVault(t *testing.T, w *world.World, fn func(*vault.Vault)) {
+	t.Helper()
+	if err := w.StopDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	tpm, err := tpmseal.Open(w.TPM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tpm.Close()
+	v, err := vault.Open(w.Dir+"/vault.db", tpm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	fn(v)
+}
