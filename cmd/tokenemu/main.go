@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"tokendesk/cmd/internal/flagorder"
 )
 
 func main() {
@@ -31,9 +33,9 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	app := newApp(stdout, stderr)
-	args, err := flagsFirst(app, args)
+	args, err := flagorder.Sort(app, args)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; see tokenemu --help", err)
 	}
 	return app.RunContext(ctx, args)
 }

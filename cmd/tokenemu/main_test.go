@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -207,22 +206,6 @@ emu2  yk-8    0.0.0     out    empty   empty   0s             stuck-flag
 	}
 	if stdout, _, err = tokenemu(t, "list", "--json"); err != nil || !strings.Contains(stdout, `"required_wait_us": 0`) {
 		t.Fatalf("%s%v", stdout, err)
-	}
-}
-
-func TestFlagsFirst(t *testing.T) {
-	app := newApp(io.Discard, io.Discard)
-	for args, want := range map[string]string{
-		"touch":                                 "touch",
-		"touch 7 --long --times 2 8 --socket=s": "touch --long --times 2 --socket=s -- 7 8",
-		"touch --times 2 7":                     "touch --times 2 -- 7",
-		"touch 7 -- --long":                     "touch -- 7 --long",
-		"dance 7 --long":                        "dance 7 --long",
-	} {
-		got, err := flagsFirst(app, append([]string{"tokenemu"}, strings.Fields(args)...))
-		if err != nil || !slices.Equal(got[1:], strings.Fields(want)) {
-			t.Errorf("%s became %v, %v", args, got, err)
-		}
 	}
 }
 

@@ -61,7 +61,7 @@ func TestUnplugAtChunkLeftOut(t *testing.T) {
 	fault(t, k, FaultUnplugAtChunk, 1)
 	h.reports("0000000000000080", "00106b5b00000089") // a request
 	h.reports("0000000000000080")
-	if err := h.set([]byte{0, 1, 2, 3, 4, 5, 6, 7, 0x82}); !errors.Is(err, device.ErrGone) {
+	if err := h.set([]byte{1, 2, 3, 4, 5, 6, 7, 0x82}); !errors.Is(err, device.ErrGone) {
 		t.Fatalf("the next chunk after the missing one: %v", err)
 	}
 }

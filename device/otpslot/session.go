@@ -139,7 +139,7 @@ func (s *Session) require(ctx context.Context, feature string, need device.Versi
 
 // ask sends a command without payload and reads an answer of n bytes.
 func (s *Session) ask(ctx context.Context, command byte, n int) ([]byte, error) {
-	if err := s.send(ctx, command, nil); err != nil {
+	if _, err := s.send(ctx, command, nil); err != nil {
 		return nil, err
 	}
 	var data []byte
@@ -192,15 +192,12 @@ var errRejected = errors.New("rejected")
 
 // configure writes a slot and waits until the device has confirmed it.
 func (s *Session) configure(ctx context.Context, slot int, payload []byte) error {
-	before, err := s.status(ctx)
-	if err != nil {
-		return err
-	}
 	command := byte(commandConfigure1)
 	if slot == 2 {
 		command = commandConfigure2
 	}
-	if err := s.send(ctx, command, payload); err != nil {
+	before, err := s.send(ctx, command, payload)
+	if err != nil {
 		return err
 	}
 	after, err := s.status(ctx)
@@ -214,19 +211,26 @@ func (s *Session) configure(ctx context.Context, slot int, payload []byte) error
 	return nil
 }
 
-// send writes a frame, chunk by chunk, each when the one before was taken.
-func (s *Session) send(ctx context.Context, command byte, payload []byte) error {
+// send writes a frame, chunk by chunk, each when the one before was taken. It returns the status that
+// the device had right before the first. That the last chunk was taken is for the caller to see: looking
+// for it here could swallow the first chunk of an answer.
+func (s *Session) send(ctx context.Context, command byte, payload []byte) (before Status, err error) {
 	reports := frame(command, payload)
 	defer clear(reports)
+	if before, err = s.status(ctx); err != nil {
+		return before, err
+	}
 	for i := range reports {
-		if err := s.awaitTaken(ctx); err != nil {
-			return err
+		if i > 0 {
+			if err := s.awaitTaken(ctx); err != nil {
+				return before, err
+			}
 		}
 		if err := s.set(ctx, reports[i][:]); err != nil {
-			return err
+			return before, err
 		}
 	}
-	return nil // reading again here could swallow the first chunk of an answer
+	return before, nil
 }
 
 // awaitTaken waits until the device has taken the chunk before.

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tokendesk/device"
+	"tokendesk/device/keyboard"
 )
 
 const (
@@ -49,7 +50,7 @@ func (b Bus) Watch(ctx context.Context, fn func(device.Event)) error {
 	tick := time.NewTicker(lookPeriod)
 	defer tick.Stop()
 	var names []string
-	known := map[string]device.Info{}
+	known := map[string]plugging{}
 	for first := true; ; first = false {
 		now, err := plugged()
 		if err != nil {
@@ -61,16 +62,16 @@ func (b Bus) Watch(ctx context.Context, fn func(device.Event)) error {
 			if err != nil {
 				return err
 			}
-			for path, info := range known {
-				if _, ok := present[path]; !ok {
+			for path, old := range known {
+				if present[path] != old {
 					delete(known, path)
-					fn(device.Event{Info: info, Removed: true})
+					fn(device.Event{Info: old.info, Removed: true})
 				}
 			}
-			for path, info := range present {
+			for path, new := range present {
 				if _, ok := known[path]; !ok {
-					known[path] = info
-					fn(device.Event{Info: info})
+					known[path] = new
+					fn(device.Event{Info: new.info})
 				}
 			}
 		}
@@ -80,6 +81,12 @@ func (b Bus) Watch(ctx context.Context, fn func(device.Event)) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// plugging is an interface as it was plugged in once: a key that comes back has another device node.
+type plugging struct {
+	info device.Info
+	node string
 }
 
 // plugged lists the names of everything on the bus; the device number tells a re-plugged key apart.
@@ -99,12 +106,12 @@ func plugged() ([]string, error) {
 	return names, nil
 }
 
-func list() (map[string]device.Info, error) {
+func list() (map[string]plugging, error) {
 	found, err := hid.Enumerate(device.YubicoVendor, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list USB devices: %w", err)
 	}
-	present := map[string]device.Info{}
+	present := map[string]plugging{}
 	for _, f := range found {
 		model, known := device.FindModel(f.VendorID, f.ProductID)
 		keyboard := f.UsagePage == otpPage && f.Usage == otpUsage || f.UsagePage == 0 // libusb does not always tell
@@ -112,9 +119,13 @@ func list() (map[string]device.Info, error) {
 			continue
 		}
 		port := portOf(f.Path)
-		present[f.Path] = device.Info{
-			Path: f.Path, Port: port, Vendor: f.VendorID, Product: f.ProductID, Emulated: emulated(port),
+		node, err := nodeOf(port)
+		if err != nil {
+			continue // pulled since
 		}
+		present[f.Path] = plugging{node: node, info: device.Info{
+			Path: f.Path, Port: port, Vendor: f.VendorID, Product: f.ProductID, Emulated: emulated(port),
+		}}
 	}
 	return present, nil
 }
@@ -136,17 +147,21 @@ func (Bus) Open(ctx context.Context, path string) (device.Report, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	port := portOf(path)
+	node, err := nodeOf(port)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the key on USB port %s: %w", port, device.ErrGone)
+	}
 	d, err := (hid.DeviceInfo{Path: path}).Open()
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the key on USB port %s: %w", portOf(path), cause(portOf(path)))
+		return nil, fmt.Errorf("cannot open the key on USB port %s: %w", port, cause(port, node))
 	}
-	return &report{device: d, port: portOf(path)}, nil
+	return &report{device: d, port: port, node: node}, nil
 }
 
 // cause finds out why the key on a port cannot be opened.
-func cause(port string) error {
-	node, err := nodeOf(port)
-	if err != nil {
+func cause(port, node string) error {
+	if now, err := nodeOf(port); err != nil || now != node {
 		return device.ErrGone
 	}
 	if unix.Access(node, unix.R_OK|unix.W_OK) != nil {
@@ -193,16 +208,20 @@ func holders(node string) string {
 type report struct {
 	device hid.Device
 	port   string
+	node   string // the device node it was opened through
 }
 
 func (r *report) SetFeature(p []byte) error {
+	if err := checkSize(p); err != nil {
+		return err
+	}
 	_, err := r.device.SendFeatureReport(p)
 	return r.explain("write to", err)
 }
 
 func (r *report) GetFeature(p []byte) error {
-	if len(p) != device.ReportSize {
-		return fmt.Errorf("a feature report has %d bytes, not %d", device.ReportSize, len(p)) // hidapi would cut off the flags
+	if err := checkSize(p); err != nil {
+		return err
 	}
 	n, err := r.device.GetFeatureReport(p)
 	if err == nil && n < device.ReportSize {
@@ -211,7 +230,18 @@ func (r *report) GetFeature(p []byte) error {
 	return r.explain("read from", err)
 }
 
+// checkSize refuses what hidapi would take and cut: with 8 bytes the flags are lost.
+func checkSize(p []byte) error {
+	if len(p) != device.ReportSize || p[0] != 0 {
+		return fmt.Errorf("a feature report has %d bytes and number 0, this one has %d bytes", device.ReportSize, len(p))
+	}
+	return nil
+}
+
 func (r *report) ReadInput(p []byte, timeout time.Duration) (int, error) {
+	if len(p) < keyboard.ReportSize {
+		return 0, fmt.Errorf("a keyboard report has %d bytes, not %d", keyboard.ReportSize, len(p))
+	}
 	n, err := r.device.ReadTimeout(p, max(1, int(timeout.Milliseconds())))
 	return n, r.explain("read from", err)
 }
@@ -223,7 +253,7 @@ func (r *report) explain(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, statErr := nodeOf(r.port); statErr != nil {
+	if now, statErr := nodeOf(r.port); statErr != nil || now != r.node {
 		return device.ErrGone
 	}
 	return fmt.Errorf("cannot %s the key on USB port %s: %w", what, r.port, err)

@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"device/emulator":       {"device", "device/bussocket"},
 	"device/keyboard":       {},
 	"device/otpslot":        {"device", "device/keyboard", "vault/secret"},
-	"device/usbhid":         {"device"},
+	"device/usbhid":         {"device", "device/keyboard"},
 	"vault":                 {"device", "vault/secret"},
 	"vault/secret":          {},
 	"vault/tpmseal":         {"vault", "vault/secret"},
