@@ -23,7 +23,7 @@ const module = "tokendesk/"
 var arrows = map[string][]string{
 	"device":                {"vault/secret"},
 	"device/bussocket":      {"device"},
-	"device/devicetest":     {"device", "device/otpslot", "sync/hotpscan", "vault/secret"},
+	"device/devicetest":     {"device", "device/keyboard", "device/otpslot", "sync/hotpscan", "vault/secret"},
 	"device/emulator":       {"device", "device/bussocket"},
 	"device/keyboard":       {},
 	"device/otpslot":        {"device", "device/keyboard", "vault/secret"},
