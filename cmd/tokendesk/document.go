@@ -7,18 +7,22 @@ import (
 )
 
 const bashCompletion = `_tokendesk() {
-  local words
-  words=$("${COMP_WORDS[@]:0:$COMP_CWORD}" --generate-bash-completion 2>/dev/null)
-  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[$COMP_CWORD]}"))
+  local current="${COMP_WORDS[$COMP_CWORD]}" words flag=()
+  [[ $current == -* ]] && flag=("$current")
+  words=$("${COMP_WORDS[@]:0:$COMP_CWORD}" "${flag[@]}" --generate-bash-completion 2>/dev/null)
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
 complete -o bashdefault -o default -F _tokendesk tokendesk
 `
+
+// documents is the category of commands that do not ask the daemon.
+const documents = "Documents"
 
 // documentCommands print what is installed beside the program.
 func documentCommands(app *cli.App) []*cli.Command {
 	return []*cli.Command{
 		{
-			Name: "completion", Usage: "print completion for a shell", ArgsUsage: "bash|fish", Category: "Documents",
+			Name: "completion", Usage: "print completion for a shell", ArgsUsage: "bash|fish", Category: documents,
 			Action: func(c *cli.Context) error {
 				args, err := arguments(c, "shell")
 				if err != nil {
@@ -37,7 +41,7 @@ func documentCommands(app *cli.App) []*cli.Command {
 			},
 		},
 		{
-			Name: "man", Usage: "print the manual page", Category: "Documents",
+			Name: "man", Usage: "print the manual page", Category: documents,
 			Action: func(c *cli.Context) error {
 				page, err := app.ToMan()
 				fmt.Fprint(c.App.Writer, page)

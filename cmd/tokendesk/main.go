@@ -18,13 +18,14 @@ import (
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/client"
+	"tokendesk/cmd/internal/flagorder"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	app := newApp()
-	args, err := flagsFirst(app, os.Args)
+	args, err := flagorder.Sort(app, os.Args)
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
@@ -43,7 +44,12 @@ func report(err error) int {
 	if !errors.As(err, &known) {
 		known = api.Errorf(api.Invalid, "%v", err) // only the command line's own parser fails without a code
 	}
-	fmt.Fprintln(os.Stderr, "tokendesk:", known.Message)
+	words := "tokendesk: " + known.Message
+	if s := screenOn(os.Stderr); s.terminal {
+		s.say("%s", words)
+	} else {
+		fmt.Fprintln(os.Stderr, words) // one line, for logs
+	}
 	return known.Code.ExitCode()
 }
 
@@ -83,15 +89,34 @@ func newApp() *cli.App {
 	return app
 }
 
-// finish gives a command what all have.
+// finish gives a command what all have. Its subcommands inherit the shared flags: of one's own each would have
+// the default, whatever stands before its name.
 func finish(c *cli.Command) {
+	plain(c)
+	if c.Category == documents {
+		return
+	}
+	c.Flags = append(c.Flags, shared...)
+	c.Action = failAsAsked(c.Action)
+	for _, sub := range c.Subcommands {
+		plain(sub)
+		sub.Action = failAsAsked(sub.Action)
+	}
+}
+
+func plain(c *cli.Command) {
 	c.HideHelpCommand = true
 	c.OnUsageError = plainUsageError
-	if c.Action != nil {
-		c.Flags = append(c.Flags, shared...)
-	}
-	for _, sub := range c.Subcommands {
-		finish(sub)
+}
+
+// failAsAsked has an action tell its failure as JSON, beside the words, if JSON was asked for.
+func failAsAsked(action cli.ActionFunc) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		err := action(c)
+		if known := (*api.Error)(nil); c.Bool("json") && errors.As(err, &known) {
+			err = errors.Join(err, output(c).printJSON(api.Event{Error: known}))
+		}
+		return err
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -17,23 +16,31 @@ import (
 	"tokendesk/cmd/internal/api"
 )
 
-// narrow is the width that every table fits into; unpiped output uses the terminal's.
+// narrow is the width that everything fits into; on a terminal it is the terminal's.
 const narrow = 80
 
 // screen is where a command writes to.
 type screen struct {
 	io.Writer
-	width  int
-	colour bool
-	json   bool
+	width    int
+	terminal bool
+	colour   bool
+	json     bool
 }
 
 func output(c *cli.Context) screen {
-	s := screen{Writer: c.App.Writer, width: narrow, json: c.Bool("json")}
-	if f, ok := c.App.Writer.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	s := screenOn(c.App.Writer)
+	s.json = c.Bool("json")
+	return s
+}
+
+func screenOn(w io.Writer) screen {
+	s := screen{Writer: w, width: narrow}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
 			s.width = w
 		}
+		s.terminal = true
 		s.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	}
 	return s
@@ -75,39 +82,69 @@ func (s screen) status(word string) string {
 	return word
 }
 
-// table prints rows under headings, aligned and without frames. Cells of the last column may wrap.
-func (s screen) table(headings []string, rows [][]string) {
-	t := table.NewWriter()
-	style := table.StyleDefault
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
-	style.Format.Header = text.FormatDefault
-	t.SetStyle(style)
+// row is a line of a table, and what there is to say below it.
+type row struct {
+	cells []string
+	below string
+}
+
+// table prints rows under headings, aligned and without frames. The last column and what stands below a row
+// may wrap; a column that is empty in every row is left out.
+func (s screen) table(headings []string, rows []row) {
 	widths := make([]int, len(headings))
-	header := table.Row{}
-	for i, h := range headings {
-		header = append(header, s.paint(text.Bold, h))
-		widths[i] = len(h)
-	}
-	t.AppendHeader(header)
-	for _, row := range rows {
-		cells := table.Row{}
-		for i, cell := range row {
-			cells = append(cells, cell)
+	for _, r := range rows {
+		for i, cell := range r.cells {
 			widths[i] = max(widths[i], text.StringWidthWithoutEscSequences(cell))
 		}
-		t.AppendRow(cells)
 	}
-	used := 0
-	for _, w := range widths[:len(widths)-1] {
-		used += w + 2
+	var columns []int
+	used, last := 0, 0
+	for i, w := range widths {
+		if w > 0 {
+			widths[i] = max(w, len(headings[i]))
+			columns = append(columns, i)
+			last = used
+			used += widths[i] + len(gap)
+		}
 	}
-	t.SetColumnConfigs([]table.ColumnConfig{{
-		Number: len(headings), WidthMax: max(20, s.width-used), WidthMaxEnforcer: text.WrapSoft,
-	}})
-	for line := range strings.Lines(t.Render() + "\n") {
-		fmt.Fprintln(s, strings.TrimRight(line, " \n"))
+	line := func(cell func(column int) string) {
+		var b strings.Builder
+		for i, column := range columns {
+			if i < len(columns)-1 {
+				b.WriteString(text.Pad(cell(column), widths[column], ' ') + gap)
+				continue
+			}
+			wrapped := wrap(cell(column), s.width-last)
+			b.WriteString(strings.Join(wrapped, "\n"+strings.Repeat(" ", last)))
+		}
+		for l := range strings.Lines(b.String()) {
+			fmt.Fprintln(s, strings.TrimRight(l, " \n"))
+		}
 	}
+	line(func(column int) string { return s.paint(text.Bold, headings[column]) })
+	for _, r := range rows {
+		line(func(column int) string { return r.cells[column] })
+		if r.below != "" {
+			for _, l := range wrap(r.below, s.width-len(indent)) {
+				fmt.Fprintln(s, indent+l)
+			}
+		}
+	}
+}
+
+const (
+	gap    = "  "
+	indent = "    "
+)
+
+// wrap breaks text into lines of at most width cells, between words where it can. Lines that are there stay.
+func wrap(words string, width int) (lines []string) {
+	for line := range strings.SplitSeq(words, "\n") {
+		for l := range strings.SplitSeq(text.WrapSoft(line, max(20, width)), "\n") {
+			lines = append(lines, strings.TrimRight(l, " "))
+		}
+	}
+	return lines
 }
 
 // fields prints names and values, one a line.
@@ -117,20 +154,27 @@ func (s screen) fields(rows [][2]string) {
 		width = max(width, len(r[0]))
 	}
 	for _, r := range rows {
-		lines := strings.Split(text.WrapSoft(r[1], max(30, s.width-width-2)), "\n")
-		s.printf("%s  %s\n", s.paint(text.Bold, fmt.Sprintf("%-*s", width, r[0])), strings.TrimRight(lines[0], " "))
+		lines := wrap(r[1], s.width-width-len(gap))
+		s.printf("%s%s%s\n", s.paint(text.Bold, fmt.Sprintf("%-*s", width, r[0])), gap, lines[0])
 		for _, more := range lines[1:] {
-			s.printf("%*s  %s\n", width, "", strings.TrimRight(more, " "))
+			s.printf("%*s%s%s\n", width, "", gap, more)
 		}
 	}
 }
 
-func (s screen) done(format string, args ...any) {
-	s.printf("%s %s\n", s.paint(text.FgGreen, "✓"), fmt.Sprintf(format, args...))
+func (s screen) done(format string, args ...any) { s.mark(text.FgGreen, "✓", format, args...) }
+
+func (s screen) wait(format string, args ...any) { s.mark(text.FgYellow, "…", format, args...) }
+
+// mark prints a line of progress, and goes on below its words if they are too long.
+func (s screen) mark(c text.Color, sign, format string, args ...any) {
+	lines := wrap(fmt.Sprintf(format, args...), s.width-2)
+	s.printf("%s %s\n", s.paint(c, sign), strings.Join(lines, "\n  "))
 }
 
-func (s screen) wait(format string, args ...any) {
-	s.printf("%s %s\n", s.paint(text.FgYellow, "…"), fmt.Sprintf(format, args...))
+// say prints words of any length.
+func (s screen) say(format string, args ...any) {
+	s.printf("%s\n", strings.Join(wrap(fmt.Sprintf(format, args...), s.width), "\n"))
 }
 
 func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }

@@ -56,9 +56,9 @@ func devices(c *cli.Context) error {
 	if out.json {
 		return out.printJSON(found)
 	}
-	var rows [][]string
+	var rows []row
 	for _, k := range found.Keys {
-		rows = append(rows, keyRow(out, k))
+		rows = append(rows, row{cells: keyRow(out, k), below: out.paint(text.FgRed, k.Problem)})
 	}
 	if len(rows) > 0 {
 		out.table([]string{"DEVICE", "MODEL", "SLOT 1", "SLOT 2", "NOTE"}, rows)
@@ -67,7 +67,7 @@ func devices(c *cli.Context) error {
 	}
 	for _, b := range found.Buses {
 		if b.Problem != "" {
-			out.printf("%s %s: %s\n", out.paint(text.FgYellow, "Nothing is seen on"), b.Name, b.Problem)
+			out.say("%s %s: %s", out.paint(text.FgYellow, "Nothing is seen on the bus"), b.Name, b.Problem)
 		}
 	}
 	return nil
@@ -78,15 +78,35 @@ func watch(c *cli.Context, out screen) error {
 		if out.json {
 			return out.printJSON(e)
 		}
-		row := keyRow(out, e.Key)
-		if e.Event == "removed" {
-			row[2], row[3], row[4] = "", "", ""
-		}
-		line := fmt.Sprintf("%s  %-8s %-14s %-18s %s  %s  %s", e.Time.Local().Format("15:04:05"), e.Event,
-			row[0], row[1], text.Pad(row[2], slotWidth, ' '), text.Pad(row[3], slotWidth, ' '), row[4])
-		out.printf("%s\n", strings.TrimRight(line, " "))
+		printEvent(out, e)
 		return nil
 	})
+}
+
+// printEvent prints a line whose columns do not depend on other lines: the next ones are not known yet.
+func printEvent(out screen, e api.KeyEvent) {
+	cells := keyRow(out, e.Key)
+	widths := []int{len("yk-4294967295"), 0, slotWidth, slotWidth, 0}
+	if out.width >= wide {
+		widths[1] = len("YubiKey 5.10.10")
+	} else {
+		cells[1] = ""
+	}
+	if e.Event == "removed" {
+		cells[2], cells[3], cells[4] = "", "", ""
+	}
+	line := fmt.Sprintf("%s  %-7s", e.Time.Local().Format("15:04:05"), e.Event)
+	for i, cell := range cells {
+		if widths[i] > 0 || cell != "" {
+			line += gap + text.Pad(cell, widths[i], ' ')
+		}
+	}
+	out.printf("%s\n", strings.TrimRight(line, " "))
+	if e.Key.Problem != "" && e.Event != "removed" {
+		for _, l := range wrap(out.paint(text.FgRed, e.Key.Problem), out.width-len(indent)) {
+			out.printf("%s%s\n", indent, l)
+		}
+	}
 }
 
 const slotWidth = 14
@@ -99,7 +119,7 @@ func keyRow(out screen, k api.Key) []string {
 	if k.Firmware != "" {
 		model += " " + k.Firmware
 	}
-	row := []string{name, model, "", ""}
+	cells := []string{name, model, "", ""}
 	for i, s := range k.Slots {
 		cell := "empty"
 		switch {
@@ -111,7 +131,7 @@ func keyRow(out screen, k api.Key) []string {
 		case s.Configured:
 			cell = "in use"
 		}
-		row[2+i] = cell
+		cells[2+i] = cell
 	}
 	var notes []string
 	if k.Emulated {
@@ -120,10 +140,7 @@ func keyRow(out screen, k api.Key) []string {
 	if k.New {
 		notes = append(notes, "being identified")
 	}
-	if k.Problem != "" {
-		notes = append(notes, out.paint(text.FgRed, k.Problem))
-	}
-	return append(row, strings.Join(notes, " "))
+	return append(cells, strings.Join(notes, " "))
 }
 
 func list(c *cli.Context) error {
@@ -149,28 +166,28 @@ func list(c *cli.Context) error {
 		return out.printJSON(found)
 	}
 	if len(found.Tokens) == 0 {
-		out.printf("No token fits.\n")
+		out.printf("%s\n", map[bool]string{true: "The inventory is empty.", false: "No token fits."}[len(q) == 1])
 		return nil
 	}
-	headings := []string{"TOKEN", "STATUS", "OWNER", "COUNTER", "DIGITS"}
+	headings, ownerWidth := []string{"TOKEN", "STATUS", "OWNER", "COUNTER"}, 16
 	if out.width >= wide {
-		headings = append(headings, "SEED", "FIRMWARE", "LAST USED", "UPDATED")
+		headings, ownerWidth = append(headings, "DIGITS", "GENERATION", "FIRMWARE", "LAST USED", "UPDATED"), 24
 	}
-	var rows [][]string
+	var rows []row
 	for _, t := range found.Tokens {
 		owner := t.Owner
 		if owner == "" {
 			owner = "(stock)"
 		}
-		row := []string{t.ID, out.status(t.Status), cut(owner, 24), strconv.FormatUint(t.Counter, 10), strconv.Itoa(t.Digits)}
+		cells := []string{t.ID, out.status(t.Status), cut(owner, ownerWidth), strconv.FormatUint(t.Counter, 10)}
 		if out.width >= wide {
 			used := "never"
 			if t.LastUsed != nil {
 				used = moment(*t.LastUsed)
 			}
-			row = append(row, strconv.Itoa(t.Generation), t.Firmware, used, moment(t.Updated))
+			cells = append(cells, strconv.Itoa(t.Digits), strconv.Itoa(t.Generation), t.Firmware, used, moment(t.Updated))
 		}
-		rows = append(rows, append(row, strings.Join(notes(out, t), ", ")))
+		rows = append(rows, row{cells: append(cells, strings.Join(notes(out, t), ", "))})
 	}
 	out.table(append(headings, "NOTE"), rows)
 	if found.Next != "" {
@@ -227,9 +244,9 @@ func printToken(out screen, t api.Token) {
 	if t.LastUsed != nil {
 		used = moment(*t.LastUsed)
 	}
-	push := "confirmed by the central service, or nothing to push"
+	push := "nothing waits in the outbox"
 	if t.Waiting > 0 {
-		push = out.paint(text.FgYellow, fmt.Sprintf("%d waiting: see tokendesk outbox", t.Waiting))
+		push = out.paint(text.FgYellow, fmt.Sprintf("%s in the outbox: see tokendesk outbox", changes(t.Waiting)))
 	}
 	rows := [][2]string{
 		{"Token", t.ID},
@@ -243,7 +260,7 @@ func printToken(out screen, t api.Token) {
 		{"Last used", used},
 		{"Updated", moment(t.Updated)},
 		{"Created", moment(t.Created)},
-		{"Push", push},
+		{"Outbox", push},
 	}
 	if t.Generation == 0 {
 		rows[7][1] = "not verified yet, sealed in the vault"
@@ -272,14 +289,15 @@ func status(c *cli.Context) error {
 			counts = append(counts, fmt.Sprintf("%d %s", n, out.status(name)))
 		}
 	}
-	if len(counts) == 0 {
-		counts = []string{"none yet"}
+	tokens := "none yet"
+	if len(counts) > 0 {
+		tokens = fmt.Sprintf("%s; %d in stock", strings.Join(counts, ", "), s.Stock)
 	}
 	rows := [][2]string{
 		{"Desk", fmt.Sprintf("tokendeskd %s, up since %s", s.Version, moment(s.Since))},
 		{"Vault", fmt.Sprintf("%s at %s", s.Vault.State, s.Vault.Path)},
 		{"Protection", s.Vault.Means},
-		{"Tokens", fmt.Sprintf("%s; %d in stock", strings.Join(counts, ", "), s.Stock)},
+		{"Tokens", tokens},
 		{"Devices", fmt.Sprintf("%d inserted", s.Keys)},
 	}
 	for _, b := range s.Buses {
@@ -296,16 +314,17 @@ func status(c *cli.Context) error {
 }
 
 func centralLine(out screen, c api.Central) string {
-	name := c.Name
-	if name == "" {
-		name = "no central service is configured"
+	switch {
+	case c.Name == "" && c.Waiting == 0:
+		return "no central service is configured"
+	case c.Name == "":
+		return out.paint(text.FgYellow, fmt.Sprintf("no central service is configured: %s in the outbox since %s", changes(c.Waiting), moment(*c.Oldest)))
+	case c.Waiting == 0:
+		return c.Name + ": everything is confirmed"
 	}
-	if c.Waiting == 0 {
-		return name + ": everything is confirmed"
-	}
-	line := fmt.Sprintf("%s: %d waiting since %s", name, c.Waiting, moment(*c.Oldest))
+	line := fmt.Sprintf("%s: %s in the outbox since %s", c.Name, changes(c.Waiting), moment(*c.Oldest))
 	if c.CutOffs > 0 {
-		line += fmt.Sprintf(", %d of them cut-offs", c.CutOffs)
+		line += fmt.Sprintf(", %d cut-off among them", c.CutOffs)
 	}
 	if c.Parked > 0 {
 		line += fmt.Sprintf(", %d parked", c.Parked)
@@ -314,6 +333,14 @@ func centralLine(out screen, c api.Central) string {
 		line += ": " + c.Problem
 	}
 	return out.paint(text.FgYellow, line)
+}
+
+// changes says how many changes wait.
+func changes(n int) string {
+	if n == 1 {
+		return "1 change waits"
+	}
+	return fmt.Sprintf("%d changes wait", n)
 }
 
 func doctor(c *cli.Context) error {
@@ -326,70 +353,25 @@ func doctor(c *cli.Context) error {
 	}
 	out := output(c)
 	broken := 0
-	var rows [][]string
+	var rows []row
 	for _, f := range found.Findings {
 		mark, line := out.paint(text.FgGreen, "good"), f.Text
 		if !f.OK {
 			broken++
 			mark, line = out.paint(text.FgRed, "BAD"), f.Text+"\nCure: "+f.Cure
 		}
-		rows = append(rows, []string{mark, f.Area, line})
+		rows = append(rows, row{cells: []string{mark, f.Area, line}})
 	}
 	if out.json {
 		if err := out.printJSON(found); err != nil {
 			return err
 		}
 	} else {
-		out.table([]string{"", "AREA", "FINDING"}, rows)
+		out.table([]string{"STATE", "AREA", "FINDING"}, rows)
 	}
 	if broken > 0 {
 		return exitCode(1)
 	}
-	return nil
-}
-
-func outbox(c *cli.Context) error {
-	if c.NArg() > 0 {
-		return usage("there is no tokendesk outbox %s: see tokendesk outbox --help", c.Args().First())
-	}
-	var found api.Changes
-	if err := daemon(c).Get(c.Context, "/v1/outbox", nil, &found); err != nil {
-		return err
-	}
-	return printOutbox(output(c), found)
-}
-
-func retry(c *cli.Context) error {
-	args, err := arguments(c, "number of the change")
-	if err != nil {
-		return err
-	}
-	seq, err := strconv.ParseUint(args[0], 10, 64)
-	if err != nil {
-		return usage("%q is not the number of a change: tokendesk outbox shows them", args[0])
-	}
-	var left api.Changes
-	if err := daemon(c).Post(c.Context, fmt.Sprintf("/v1/outbox/%d/retry", seq), nil, &left); err != nil {
-		return err
-	}
-	return printOutbox(output(c), left)
-}
-
-func printOutbox(out screen, found api.Changes) error {
-	if out.json {
-		return out.printJSON(found)
-	}
-	if len(found.Changes) == 0 {
-		out.printf("The outbox is empty: the central service has confirmed everything.\n")
-		return nil
-	}
-	var rows [][]string
-	for _, ch := range found.Changes {
-		rows = append(rows, []string{
-			strconv.FormatUint(ch.Seq, 10), out.status(ch.State), ch.Kind, ch.Token, cut(ch.User, 16), strconv.Itoa(ch.Attempts), ch.Problem,
-		})
-	}
-	out.table([]string{"NO", "STATE", "CHANGE", "TOKEN", "USER", "TRIES", "PROBLEM"}, rows)
 	return nil
 }
 

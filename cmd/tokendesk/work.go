@@ -114,7 +114,10 @@ func resolve(c *cli.Context) error {
 	}
 	switch len(s.Unfinished) {
 	case 0:
-		output(c).printf("Nothing is unfinished.\n")
+		if out := output(c); out.json {
+			return out.printJSON(api.Event{Outcome: &api.Outcome{Text: "nothing is unfinished"}})
+		}
+		fmt.Fprintln(c.App.Writer, "Nothing is unfinished.")
 		return nil
 	case 1:
 		token, _, _ := strings.Cut(s.Unfinished[0], ":")
@@ -159,7 +162,7 @@ func work(c *cli.Context, path string, in any) error {
 		case p.Kind == "done":
 			out.done("%s", p.Text)
 		case p.Kind == "touch":
-			out.printf("%s %s (code %d)\n", out.paint(text.FgCyan, "●"), out.paint(text.Bold, p.Text), p.Codes+1)
+			out.mark(text.FgCyan, "●", "%s (code %d)", out.paint(text.Bold, p.Text), p.Codes+1)
 		default:
 			out.wait("%s", p.Text)
 		}
@@ -195,6 +198,6 @@ func printOutcome(out screen, o api.Outcome) {
 		if t.Owner != "" {
 			whose = "belongs to " + t.Owner
 		}
-		out.printf("%s is %s and %s; its next counter is %d.\n", t.ID, out.status(t.Status), whose, t.Counter)
+		out.say("%s is %s and %s; its next counter is %d.", t.ID, out.status(t.Status), whose, t.Counter)
 	}
 }

@@ -24,6 +24,9 @@ import (
 // maxLine bounds one line of an answer that comes in pieces.
 const maxLine = 1 << 20
 
+// maxPath is how long a socket's path may be: sun_path of unix(7), without its final zero.
+const maxPath = 107
+
 // Client calls one daemon. Its zero value is ready.
 type Client struct {
 	Socket string
@@ -52,7 +55,14 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return err
 	}
 	defer body.Close()
-	if err := json.NewDecoder(body).Decode(out); err != nil {
+	b, err := io.ReadAll(body)
+	if err != nil {
+		if ctx.Err() != nil {
+			return c.unreachable(ctx.Err())
+		}
+		return api.Errorf(api.Unreachable, "tokendeskd went away in the middle of its answer: start it again, and look at what is so before repeating")
+	}
+	if err := json.Unmarshal(b, out); err != nil {
 		return c.garbled(err)
 	}
 	return nil
@@ -83,6 +93,9 @@ func (c *Client) Work(ctx context.Context, path string, in any, tell func(api.Pr
 	if ctx.Err() != nil {
 		return api.Outcome{}, api.Errorf(api.Unfinished, "interrupted: see tokendesk status for what is left to resolve")
 	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return api.Outcome{}, c.garbled(lines.Err())
+	}
 	return api.Outcome{}, api.Errorf(api.Unreachable, "tokendeskd went away in the middle: start it again and look at tokendesk status; nothing is lost")
 }
 
@@ -112,7 +125,10 @@ func (c *Client) Watch(ctx context.Context, fn func(api.KeyEvent) error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	return api.Errorf(api.Unreachable, "tokendeskd went away")
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return c.garbled(lines.Err())
+	}
+	return api.Errorf(api.Unreachable, "tokendeskd went away: start it again, and repeat")
 }
 
 func scanner(r io.Reader) *bufio.Scanner {
@@ -147,7 +163,11 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCl
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
-	if theirs := response.Header.Get(api.VersionHeader); theirs != api.Version && response.StatusCode != http.StatusUpgradeRequired {
+	switch theirs := response.Header.Get(api.VersionHeader); {
+	case theirs == "":
+		response.Body.Close()
+		return nil, api.Errorf(api.Unreachable, "what answers on %s is not tokendeskd: stop it, or name tokendeskd's socket in %s", c.socket(), api.SocketVariable)
+	case theirs != api.Version && response.StatusCode != http.StatusUpgradeRequired:
 		response.Body.Close()
 		return nil, api.Errorf(api.WrongVersion, "tokendeskd speaks version %q of the API and this tokendesk version %q: install the same version of both and restart tokendeskd", theirs, api.Version)
 	}
@@ -163,20 +183,25 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCl
 }
 
 func (c *Client) garbled(err error) error {
-	return api.Errorf(api.Internal, "cannot understand tokendeskd's answer: %v", err)
+	return api.Errorf(api.Internal, "cannot understand tokendeskd's answer: %v; see its log, and that both are of the same version", err)
 }
 
 func (c *Client) unreachable(err error) error {
 	cure := "start it with: systemctl start tokendeskd"
 	switch {
 	case errors.Is(err, context.Canceled):
-		return api.Errorf(api.Unreachable, "interrupted")
+		return api.Errorf(api.Unreachable, "interrupted before tokendeskd answered: look at what is so before repeating")
 	case errors.Is(err, fs.ErrNotExist):
 		return api.Errorf(api.Unreachable, "no tokendeskd: %s does not exist; %s, or name its socket in %s", c.socket(), cure, api.SocketVariable)
 	case errors.Is(err, fs.ErrPermission):
 		return api.Errorf(api.Unreachable, "no permission on %s: join the group that its configuration names in api.group, then log in again", c.socket())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return api.Errorf(api.Unreachable, "no tokendeskd serves %s any more; %s", c.socket(), cure)
+	case len(c.socket()) > maxPath:
+		return api.Errorf(api.Unreachable, "the path of tokendeskd's socket is longer than %d bytes: name a shorter one in api.socket of its configuration, and in %s", maxPath, api.SocketVariable)
 	}
-	return api.Errorf(api.Unreachable, "cannot reach tokendeskd: %v", err)
+	if outer := (*url.Error)(nil); errors.As(err, &outer) {
+		err = outer.Err // without the address, which is none
+	}
+	return api.Errorf(api.Unreachable, "cannot reach tokendeskd: %v; %s", err, cure)
 }

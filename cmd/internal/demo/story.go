@@ -159,7 +159,11 @@ func (s *story) touchAndLogin(ctx context.Context, user string, times int, want 
 	if err != nil {
 		return err
 	}
-	s.fact("tokenemu", "typed %s", strings.Join(codes, " "))
+	if times == 1 {
+		s.fact("tokenemu", "typed %s", codes[0])
+	} else {
+		s.fact("tokenemu", "typed %s, %s … %s", codes[0], codes[1], codes[times-1])
+	}
 	return s.login(ctx, user, codes[times-1], want)
 }
 

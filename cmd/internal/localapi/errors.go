@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/device"
@@ -70,29 +72,53 @@ func writeError(w http.ResponseWriter, e *api.Error) {
 // requestError replaces the router's own errors, which repeat the rejected values. Only what the API's
 // description says about a field is told: its name and its rule.
 func requestError(status int, _ string, details ...error) huma.StatusError {
-	if status >= http.StatusInternalServerError {
+	switch {
+	case status >= http.StatusInternalServerError:
 		return api.Errorf(api.Internal, "the desk failed: its log says why")
-	}
-	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
-		return api.Errorf(api.NotFound, "no such operation")
+	case status == http.StatusRequestEntityTooLarge:
+		return api.Errorf(api.Invalid, "the request is not valid: the body is larger than %d KiB", maxBody>>10)
 	}
 	var rules []string
 	for _, err := range details {
-		detail, ok := err.(*huma.ErrorDetail)
-		switch {
-		case !ok || strings.HasPrefix(detail.Message, "unmarshal"):
-			rules = append(rules, "the body is not valid JSON")
-		case detail.Message == unexpectedProperty:
-			rules = append(rules, "the body has a field that this operation does not know")
-		default:
-			rules = append(rules, detail.Location+": "+detail.Message)
-		}
+		rules = append(rules, rule(err))
 	}
 	if len(rules) == 0 {
-		rules = []string{"see /openapi.json"}
+		rules = []string{"the body is missing, or did not arrive whole"}
 	}
 	return api.Errorf(api.Invalid, "the request is not valid: %s", strings.Join(rules, "; "))
 }
 
-// unexpectedProperty is the router's text for an unknown field, whose name comes from the caller.
-const unexpectedProperty = "unexpected property"
+// rule is what a request was to obey. The router's texts about the JSON, the content type and unknown
+// fields quote the caller; so do some formats, behind a colon.
+func rule(err error) string {
+	detail, ok := err.(*huma.ErrorDetail)
+	if !ok {
+		return "the body is not valid JSON"
+	}
+	text, _, _ := strings.Cut(detail.Message, ": ")
+	switch {
+	case text == validation.MsgUnexpectedProperty:
+		return "the body has a field that this operation does not know"
+	case text == "unknown query parameter":
+		return "the query has a parameter that this operation does not know"
+	case text == huma.ErrUnknownContentType.Error():
+		return "the content type is not application/json"
+	case strings.HasPrefix(text, "expected "), strings.HasPrefix(text, "required "),
+		strings.HasPrefix(text, "invalid ") && !strings.HasPrefix(detail.Location, "body"):
+		return detail.Location + ": " + text
+	}
+	return "the body is not valid JSON"
+}
+
+// known lets only requests for an operation of mux through: what it answers to others repeats their path.
+func known(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := mux.Handler(r)
+		asked := r.URL.EscapedPath()
+		if pattern != "" && path.Clean(asked) == asked {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		writeError(w, api.Errorf(api.NotFound, "there is no such operation: /openapi.json lists them all"))
+	})
+}

@@ -63,10 +63,11 @@ func (d *Desk) Server() *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey, d.identify(c))
 		},
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
+		DisableGeneralOptionsHandler: true, // it would answer before the guard
+		ReadHeaderTimeout:            5 * time.Second,
+		IdleTimeout:                  time.Minute,
+		MaxHeaderBytes:               16 << 10,
+		ErrorLog:                     slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
 	}
 }
 

@@ -59,11 +59,11 @@ func (d *Desk) routes() http.Handler {
 	work(a, d, "/v1/tokens/{device}/{application}/resolve", "resolve", "Settle interrupted work", d.resolve)
 	work(a, d, "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
 	work(a, d, "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
-	return mux
+	return known(mux)
 }
 
 func operation(method, path, id, summary string) huma.Operation {
-	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, MaxBodyBytes: maxBody}
+	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, MaxBodyBytes: maxBody, RejectUnknownQueryParameters: true}
 }
 
 func get[In, Out any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In) (Out, error)) {

@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 )
@@ -9,8 +10,10 @@ import (
 // module is the import path under which the programs are found, wherever the caller runs.
 const module = "tokendesk"
 
+const raceOptions = "GORACE"
+
 // Build puts the three programs into dir as this source tree has them, with the race detector if race says so.
-// Tests call it once, in TestMain. More flags go to go build.
+// Tests call it once, in TestMain; programs started from then on inherit what makes them end without delay. More flags go to go build.
 func Build(dir string, race bool, flags ...string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -19,6 +22,9 @@ func Build(dir string, race bool, flags ...string) error {
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
 	if race {
 		args = append(args, "-race")
+		if os.Getenv(raceOptions) == "" {
+			os.Setenv(raceOptions, "atexit_sleep_ms=0") // a program with the race detector sleeps a second at its end
+		}
 	}
 	for _, program := range []string{"tokendesk", "tokendeskd", "tokenemu"} {
 		args = append(args, module+"/cmd/"+program)

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/world"
+	"tokendesk/device"
+	"tokendesk/sync/synctest"
+)
+
+// patience bounds everything that a script waits for.
+const patience = 20 * time.Second
+
+// TestScripts plays testdata/*.txtar, each with a world of its own. Beside testscript's commands they know:
+//
+//	world [tpm|passphrase] [alone] SERIAL…   start a desk with these emulated keys; alone: no central service
+//	tokendesk ARG…                           as an officer types it; "! tokendesk" expects a failure
+//	code N                                   the exit code of the last tokendesk or tokendeskd
+//	says TEXT                                what was printed has it, however it was wrapped
+//	narrow                                   the last output fits into 80 columns, without colours and blanks at line ends
+//	json                                     the last tokendesk printed JSON, line by line, with its version
+//	touching SERIAL short|long tokendesk …   touch the key whenever a line begins with ●
+//	pulling SERIAL tokendesk …               pull the key at the first ●
+//	interrupting tokendesk …                 Ctrl-C at the first ●
+//	crashing tokendesk …                     kill the daemon at the first ●
+//	typed SERIAL short|long N NAME           touch N times into a window; the codes are $NAME1, $NAME2…
+//	emu ARG…                                 tokenemu
+//	daemon start|stop|kill                   the daemon; "! daemon start" expects it to fail
+//	configure OLD NEW                        change the configuration and start the daemon anew
+//	slapd start|stop|gate|busy|pass|learn USER|forget USER
+//	delivered                                wait until the outbox is empty
+//	parked N                                 wait until N changes are parked
+//	login USER CODE ok|refused               a real login at the directory, by ldapwhoami
+//	seen SERIAL, gone PORT                   wait until the desk has identified a key, or missed one
+//	settled TOKEN                            wait until nobody works on a token any more
+//	anothertpm                               the machine gets another TPM
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata",
+		RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+			e.Setenv("TZ", "UTC")
+			e.Setenv("GORACE", os.Getenv("GORACE"))
+			e.Values[stageKey{}] = &stage{}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"world":        cmdWorld,
+			"tokendesk":    func(ts *testscript.TestScript, neg bool, args []string) { play(ts, neg, "tokendesk", args, nil) },
+			"tokendeskd":   cmdTokendeskd,
+			"code":         cmdCode,
+			"says":         cmdSays,
+			"json":         cmdJSON,
+			"narrow":       cmdNarrow,
+			"touching":     cmdTouching,
+			"pulling":      cmdPulling,
+			"interrupting": cmdInterrupting,
+			"crashing":     cmdCrashing,
+			"typed":        cmdTyped,
+			"emu":          func(ts *testscript.TestScript, neg bool, args []string) { play(ts, neg, "tokenemu", args, nil) },
+			"daemon":       cmdDaemon,
+			"configure":    cmdConfigure,
+			"slapd":        cmdSlapd,
+			"delivered": func(ts *testscript.TestScript, _ bool, _ []string) {
+				outboxIs(ts, func(left, _ int) bool { return left == 0 })
+			},
+			"parked":     cmdParked,
+			"login":      cmdLogin,
+			"seen":       cmdSeen,
+			"gone":       cmdGone,
+			"settled":    cmdSettled,
+			"anothertpm": cmdAnotherTPM,
+		},
+	})
+}
+
+type stageKey struct{}
+
+// stage is what a script has around it.
+type stage struct {
+	*world.World
+	gate *synctest.Gate
+	code int
+}
+
+func on(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
+
+func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
+	o := world.Options{Bin: bin}
+	for _, arg := range args {
+		switch arg {
+		case "tpm":
+		case "passphrase":
+			o.Passphrase = true
+		case "alone":
+			o.NoCentral = true
+		default:
+			o.Keys = append(o.Keys, "serial="+arg)
+		}
+	}
+	w, err := world.Start(o)
+	ts.Check(err)
+	s := on(ts)
+	s.World = w
+	ts.Defer(func() {
+		if s.gate != nil {
+			s.gate.Close()
+		}
+		if logs := w.Logs(); strings.Contains(logs, "DATA RACE") || strings.Contains(logs, "panic:") {
+			ts.Logf("%s", logs)
+			defer ts.Fatalf("a program's log tells of a fault")
+		}
+		ts.Check(w.Stop())
+	})
+	ts.Setenv(api.SocketVariable, w.Socket)
+	ts.Setenv("TOKENEMU_SOCKET", w.EmulatorSocket)
+	ts.Setenv("WORLD", w.Dir)
+	ts.Setenv("CONFIG", w.Config)
+	awaitKeys(ts)
+}
+
+// awaitKeys waits until the desk has identified every inserted key. Of keys that say they are the same one is waited for.
+func awaitKeys(ts *testscript.TestScript) {
+	s := on(ts)
+	keys, err := s.Emulator.List(context.Background())
+	ts.Check(err)
+	var serials []device.Serial
+	for _, k := range keys {
+		if k.Present {
+			serials = append(serials, k.Serial)
+		}
+	}
+	if len(serials) > 0 {
+		ts.Check(s.AwaitKeys(context.Background(), serials...))
+	}
+}
+
+// play runs a program and has do see every line that it prints, when it prints it.
+func play(ts *testscript.TestScript, neg bool, program string, args []string, do func(line string, p *os.Process)) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
+	cmd.Dir = ts.Getenv("WORK")
+	for _, name := range []string{"PATH", "TZ", "HOME", "TMPDIR", "GORACE", api.SocketVariable, "TOKENEMU_SOCKET"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	cmd.Stderr = ts.Stderr()
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		fmt.Fprintln(ts.Stdout(), lines.Text())
+		if do != nil {
+			do(lines.Text(), cmd.Process)
+		}
+	}
+	err = cmd.Wait()
+	on(ts).code = cmd.ProcessState.ExitCode()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		ts.Fatalf("%s %q: %v, %v", program, args, err, ctx.Err())
+	}
+	if neg != (err != nil) {
+		ts.Fatalf("%s %q ended with %d", program, args, on(ts).code)
+	}
+}
+
+// atTouch plays tokendesk and acts once or, if always says so, each time it asks for a touch.
+func atTouch(ts *testscript.TestScript, neg bool, args []string, always bool, act func(*os.Process) error) {
+	if len(args) == 0 || args[0] != "tokendesk" {
+		ts.Fatalf("expected tokendesk and its arguments, not %q", args)
+	}
+	acted := 0
+	play(ts, neg, "tokendesk", args[1:], func(line string, p *os.Process) {
+		if strings.HasPrefix(line, "●") && (always || acted == 0) {
+			acted++
+			ts.Check(act(p))
+		}
+	})
+	if acted == 0 && !neg {
+		ts.Fatalf("tokendesk asked for no touch")
+	}
+}
+
+func isLong(ts *testscript.TestScript, word string) bool {
+	if word != "short" && word != "long" {
+		ts.Fatalf("a touch is short or long, not %q", word)
+	}
+	return word == "long"
+}
+
+func cmdTouching(ts *testscript.TestScript, neg bool, args []string) {
+	long := isLong(ts, args[1])
+	atTouch(ts, neg, args[2:], true, func(*os.Process) error {
+		_, err := on(ts).Emulator.Touch(context.Background(), args[0], long, 1)
+		return err
+	})
+}
+
+func cmdPulling(ts *testscript.TestScript, neg bool, args []string) {
+	atTouch(ts, neg, args[1:], false, func(*os.Process) error { return on(ts).Emulator.Remove(context.Background(), args[0]) })
+}
+
+func cmdInterrupting(ts *testscript.TestScript, neg bool, args []string) {
+	atTouch(ts, neg, args, false, func(p *os.Process) error { return p.Signal(syscall.SIGINT) })
+}
+
+func cmdCrashing(ts *testscript.TestScript, neg bool, args []string) {
+	atTouch(ts, neg, args, false, func(*os.Process) error { on(ts).KillDaemon(); return nil })
+}
+
+func cmdTyped(ts *testscript.TestScript, _ bool, args []string) {
+	serial, err := strconv.ParseUint(args[0], 10, 32)
+	ts.Check(err)
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	codes, err := on(ts).Touch(context.Background(), device.Serial(serial), isLong(ts, args[1]), n)
+	ts.Check(err)
+	if len(codes) != n {
+		ts.Fatalf("the key typed %q", codes)
+	}
+	for i, code := range codes {
+		ts.Setenv(args[3]+strconv.Itoa(i+1), code)
+	}
+}
+
+func cmdTokendeskd(ts *testscript.TestScript, neg bool, args []string) {
+	play(ts, neg, "tokendeskd", args, nil)
+}
+
+func cmdCode(ts *testscript.TestScript, _ bool, args []string) {
+	if got := strconv.Itoa(on(ts).code); got != args[0] {
+		ts.Fatalf("exit code %s, not %s", got, args[0])
+	}
+}
+
+func cmdSays(ts *testscript.TestScript, neg bool, args []string) {
+	printed := strings.Join(strings.Fields(ts.ReadFile("stdout")), " ")
+	if strings.Contains(printed, args[0]) == neg {
+		ts.Fatalf("%q is not expected so in:\n%s", args[0], printed)
+	}
+}
+
+func cmdJSON(ts *testscript.TestScript, _ bool, _ []string) {
+	lines := 0
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		lines++
+		var v struct {
+			Version string `json:"api_version"`
+		}
+		if err := json.Unmarshal([]byte(line), &v); err != nil || v.Version != api.Version {
+			ts.Fatalf("not JSON of version %s: %v: %s", api.Version, err, line)
+		}
+	}
+	if lines == 0 {
+		ts.Fatalf("nothing was printed")
+	}
+}
+
+func cmdNarrow(ts *testscript.TestScript, _ bool, _ []string) {
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		line = strings.TrimSuffix(line, "\n")
+		if utf8.RuneCountInString(line) > narrow || strings.TrimRight(line, " ") != line || strings.Contains(line, "\x1b") {
+			ts.Fatalf("not a plain line of %d columns: %q", narrow, line)
+		}
+	}
+}
