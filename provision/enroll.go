@@ -22,11 +22,15 @@ type Enrollment struct {
 	Overwrite    bool   // replace what the slot holds now
 }
 
+// maxIdentifierSerial is the largest serial that fits into an OATH token identifier. Refusing it before
+// anything is sealed saves the officer an undo.
+const maxIdentifierSerial = 99_999_999
+
 func enrollPlan() []step {
 	return []step{
 		{name: "seal", done: "seed and access code sealed in the vault", commit: sealFirst},
-		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program},
-		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, act: verify, commit: activate},
+		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded, and left for the central service", commit: assign},
 	}
 }
@@ -56,9 +60,13 @@ func (r *Runner) Enroll(ctx context.Context, officer string, e Enrollment, tell 
 		return nil, refuse("look what it is used for first; to replace it, repeat with --overwrite",
 			"slot %d of %s already holds something", e.Token.Slot(), e.Token.Device())
 	}
-	return r.begin(ctx, "enroll", officer, e.Token, params{
+	if e.Identifier && state.Serial > maxIdentifierSerial {
+		return nil, refuse("enroll it without", "serial %s does not fit into the 8 digits of a token identifier", state.Serial)
+	}
+	return r.begin(ctx, planEnroll, officer, e.Token, params{
 		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter,
 		Generation: 1, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
+		Occupied: state.Configured,
 	}, tell)
 }
 

@@ -26,7 +26,7 @@ import (
 // DefaultTouchTimeout is how long a step waits for each touch.
 const DefaultTouchTimeout = 60 * time.Second
 
-// Runner carries out plans on one vault. Vault and Open are required.
+// Runner carries out plans on one vault. Vault, Open and Log are required.
 type Runner struct {
 	Vault *vault.Vault
 	// Open lends a token on its inserted device to fn, exclusively; fn learns whether it is emulated.
@@ -92,7 +92,11 @@ type UnfinishedError struct {
 }
 
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("%s of %s stopped at %q: %v; nothing is lost: run tokendesk resolve %s", e.Plan, e.Token, e.Step, e.Err, e.Token)
+	text := fmt.Sprintf("%s of %s stopped at %q: %v; nothing is lost: run tokendesk resolve %s", e.Plan, e.Token, e.Step, e.Err, e.Token)
+	if e.Plan == planEnroll {
+		text += ", or give it up with tokendesk resolve --undo " + string(e.Token)
+	}
+	return text
 }
 
 func (e *UnfinishedError) Unwrap() error { return e.Err }
@@ -110,6 +114,8 @@ type params struct {
 	Serial       device.Serial  `json:"serial"`
 	Firmware     device.Version `json:"firmware"`
 	Emulated     bool           `json:"emulated"`
+	Occupied     bool           `json:"occupied,omitempty"` // enroll: the slot held something before
+	Written      bool           `json:"written,omitempty"`  // the device has confirmed the seed at least once
 }
 
 // work is a job being carried out.
@@ -130,13 +136,21 @@ type step struct {
 	// device says that act works on the inserted device. It is held from one such step to the next,
 	// so that no touch in between reaches another window.
 	device bool
+	// repeat has Resolve start with the step before: what that one wrote may have been lost since, and
+	// writing it again does no harm.
+	repeat bool
 	act    func(ctx context.Context, w *work) error         // effect outside the vault; may be repeated
 	commit func(tx *vault.Tx, w *work, now time.Time) error // change inside it, together with the journal
 }
 
-// plans are all the plans there are; their names are stored in jobs.
+// Names of plans. They are stored in jobs.
+const (
+	planEnroll  = "enroll"
+	planReissue = "reissue"
+)
+
 func plans() map[string][]step {
-	return map[string][]step{"enroll": enrollPlan(), "reissue": reissuePlan()}
+	return map[string][]step{planEnroll: enrollPlan(), planReissue: reissuePlan()}
 }
 
 // Steps names the steps of every plan, in order.
@@ -217,6 +231,9 @@ func (w *work) run(ctx context.Context) ([]vault.Change, error) {
 func (w *work) runStep(ctx context.Context, plan []step) error {
 	s := plan[w.job.Step]
 	if s.act != nil {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := s.act(ctx, w); err != nil {
 			return err
 		}
@@ -255,7 +272,7 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 
 // park notes in the journal why the work stopped. The job stays where it is.
 func (w *work) park(plan []step, cause error) error {
-	if w.job.ID == 0 { // nothing has happened yet
+	if w.job.ID == 0 || w.job.Step == len(plan) { // nothing has happened yet, or everything
 		return cause
 	}
 	stopped := &UnfinishedError{Token: w.job.Token, Plan: w.job.Kind, Step: plan[w.job.Step].name, Err: cause}

@@ -14,8 +14,8 @@ func reissuePlan() []step {
 		{name: "cut-off", done: "cut-off of the old owner recorded", commit: cutOff},
 		{name: "confirm", done: "cut-off confirmed by the central service", act: confirm},
 		{name: "seal", done: "fresh seed sealed in the vault", commit: sealNext},
-		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program},
-		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, act: verify, commit: activate},
+		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded for the new owner, and left for the central service", commit: assign},
 	}
 }
@@ -55,16 +55,26 @@ func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID,
 		}
 		return nil, err
 	}
-	return r.begin(ctx, "reissue", officer, id, params{
+	return r.begin(ctx, planReissue, officer, id, params{
 		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: true,
 		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated,
 	}, tell)
 }
 
-// cutOff takes the token from its owner, here and, through the outbox, centrally.
+// cutOff takes the token from its owner, here and, through the outbox, centrally. Of a token that was
+// unassigned before, the cut-off may still be on its way.
 func cutOff(tx *vault.Tx, w *work, _ time.Time) error {
 	t, err := tx.Token(w.job.Token)
-	if err != nil || t.Owner == "" {
+	if err != nil {
+		return err
+	}
+	if t.Owner == "" {
+		waiting, err := tx.Changes()
+		for _, c := range waiting {
+			if c.Token == t.ID && c.Kind == vault.Unassign {
+				w.params.Leaver, w.params.CutOff = c.User, c.Seq
+			}
+		}
 		return err
 	}
 	change, err := w.push(tx, t, vault.Unassign, t.Owner)

@@ -11,7 +11,8 @@ import (
 	"tokendesk/vault/secret"
 )
 
-// Resolve goes on with the unfinished work on a token, from the step it stopped at.
+// Resolve goes on with the unfinished work on a token, from the step it stopped at. Work that stopped at the
+// verification programs the device once more, so that two touches settle it whatever the device holds now.
 func (r *Runner) Resolve(ctx context.Context, id device.TokenID, tell Tell) ([]vault.Change, error) {
 	release, err := r.claim(id)
 	if err != nil {
@@ -22,14 +23,8 @@ func (r *Runner) Resolve(ctx context.Context, id device.TokenID, tell Tell) ([]v
 	if err != nil {
 		return nil, err
 	}
-	// The codes of verify tell nothing if the write before it did not take, and writing again does no harm.
-	if plan := plans()[w.job.Kind]; plan[w.job.Step].name == "verify" {
-		tell(Progress{Kind: Note, Text: "going on with the verification; if the key types foreign codes, it is programmed again"})
-		changes, err := w.run(ctx)
-		if !errors.Is(err, ErrMismatch) && !errors.Is(err, errOldSeed) {
-			return changes, err
-		}
-		tell(Progress{Kind: Note, Text: "the key does not hold the sealed seed: programming it again"})
+	if plan := plans()[w.job.Kind]; plan[w.job.Step].repeat {
+		tell(Progress{Kind: Note, Text: "the sealed seed is programmed once more, and then verified"})
 		w.job.Step--
 	}
 	return w.run(ctx)
@@ -46,13 +41,18 @@ func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
 	if err != nil {
 		return err
 	}
-	if w.job.Kind != "enroll" {
+	if w.job.Kind != planEnroll {
 		return refuse("finish it: tokendesk resolve "+string(id), "a %s cannot be undone: the old owner is cut off already", w.job.Kind)
 	}
-	if err := r.erase(ctx, id); err != nil {
+	erased, err := w.erase(ctx)
+	if err != nil {
 		return fmt.Errorf("cannot erase the slot: %w", err)
 	}
-	tell(Progress{Kind: Done, Step: "erase", Text: "slot erased"})
+	if erased {
+		tell(Progress{Kind: Done, Step: "erase", Text: "slot erased"})
+	} else {
+		tell(Progress{Kind: Note, Text: "the slot never took the desk's seed and refuses to be erased: it was left as it is"})
+	}
 	err = r.Vault.Update(func(tx *vault.Tx) error {
 		if err := tx.DeleteJob(w.job.ID); err != nil {
 			return err
@@ -66,28 +66,35 @@ func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
 	return nil
 }
 
-// erase empties the slot if it holds our seed, or may.
-func (r *Runner) erase(ctx context.Context, id device.TokenID) error {
+// erase empties the slot if it holds our seed, or may. A slot that was protected by somebody else's code all
+// the time cannot, and is left alone.
+func (w *work) erase(ctx context.Context) (erased bool, err error) {
 	var code secret.Secret
-	err := r.Vault.View(func(tx *vault.Tx) (err error) {
-		code, err = tx.AccessCode(id)
+	err = w.Vault.View(func(tx *vault.Tx) (err error) {
+		code, err = tx.AccessCode(w.job.Token)
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer code.Wipe()
-	return r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
+	erased = true
+	err = w.Open(ctx, w.job.Token, func(t device.HOTPToken, _ bool) error {
 		state, err := t.Describe(ctx)
 		if err != nil || !state.Configured {
 			return err
 		}
 		err = t.Delete(ctx, code)
 		if rejected := (*device.RejectedError)(nil); errors.As(err, &rejected) {
-			return fmt.Errorf("%w; the slot does not seem to hold what the desk wrote", err)
+			if w.params.Occupied && !w.params.Written {
+				erased = false
+				return nil
+			}
+			return fmt.Errorf("%w; the slot no longer holds what the desk wrote: erase it with the program that changed it, and repeat", err)
 		}
 		return err
 	})
+	return erased, err
 }
 
 // Recover finishes, at start, the jobs whose remaining steps need neither a device nor an answer, and says which wait.

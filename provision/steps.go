@@ -49,6 +49,12 @@ func program(ctx context.Context, w *work) error {
 	return err
 }
 
+// written remembers that the device has held the sealed seed.
+func written(_ *vault.Tx, w *work, _ time.Time) error {
+	w.params.Written = true
+	return nil
+}
+
 // verify captures codes from the very device that was programmed until two consecutive ones prove that it
 // holds the sealed seed and, where there was another one before, that it no longer holds that.
 func verify(ctx context.Context, w *work) error {
@@ -72,12 +78,11 @@ func verify(ctx context.Context, w *work) error {
 	defer seed.Wipe()
 	defer old.Wipe()
 	p := proof{seed: seed, digits: w.params.Digits, start: w.params.StartCounter, old: old, oldCounter: oldCounter}
-	err = w.capture(ctx, w.device, w.job.Token, func(codes []string) (bool, error) {
+	return w.capture(ctx, w.device, w.job.Token, func(codes []string) (bool, error) {
 		next, ok, err := p.check(codes)
 		w.found = next
 		return ok, err
 	}, w.tell)
-	return err
 }
 
 // activate records what verify found and destroys the seeds before it, with what still waited to push them.

@@ -99,5 +99,8 @@ func (r *Runner) capture(ctx context.Context, t device.HOTPToken, id device.Toke
 			return err
 		}
 	}
+	if len(codes) == 0 {
+		return fmt.Errorf("%w: %w", ErrMismatch, device.ErrNotACode)
+	}
 	return ErrMismatch
 }

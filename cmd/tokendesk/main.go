@@ -2,8 +2,7 @@
 // opens neither keys nor the vault, holds no secret, and needs no cgo.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon or one of another version, 4 no such token,
-// 5 refused, 6 trouble with the key, 7 not verified, 8 unfinished (resolve settles it), 9 trouble with
-// the central service.
+// 5 refused, 6 trouble with the key, 7 not verified, 8 unfinished (resolve settles it).
 package main
 
 import (

@@ -27,18 +27,17 @@ type Code string
 
 // Codes.
 const (
-	Invalid       Code = "invalid"       // the request itself is wrong
-	NotFound      Code = "not-found"     // no such token
-	Refused       Code = "refused"       // not possible as things are
-	Forbidden     Code = "forbidden"     // not possible for this caller
-	Device        Code = "device"        // the key is absent, pulled, busy, or refuses
-	NotVerified   Code = "not-verified"  // codes do not fit, or no touch came
-	Unfinished    Code = "unfinished"    // stopped in the middle; resolve settles it
-	WrongVersion  Code = "wrong-version" // client and daemon are of different versions
-	VaultTrouble  Code = "vault"         // the vault cannot be read or written
-	CentralRefuse Code = "central"       // the central service refuses or is not available
-	Internal      Code = "internal"      // a fault of the desk
-	Unreachable   Code = "unreachable"   // no daemon answers; made by the client
+	Invalid      Code = "invalid"       // the request itself is wrong
+	NotFound     Code = "not-found"     // no such token
+	Refused      Code = "refused"       // not possible as things are
+	Forbidden    Code = "forbidden"     // not possible for this caller
+	Device       Code = "device"        // the key is absent, pulled, busy, or refuses
+	NotVerified  Code = "not-verified"  // codes do not fit, or no touch came
+	Unfinished   Code = "unfinished"    // stopped in the middle; resolve settles it
+	WrongVersion Code = "wrong-version" // client and daemon are of different versions
+	VaultTrouble Code = "vault"         // the vault cannot be read or written
+	Internal     Code = "internal"      // a fault of the desk
+	Unreachable  Code = "unreachable"   // no daemon answers; made by the client
 )
 
 // Status is the HTTP status of a code: the only place where one becomes the other.
@@ -56,8 +55,6 @@ func (c Code) Status() int {
 		return http.StatusFailedDependency
 	case WrongVersion:
 		return http.StatusUpgradeRequired
-	case CentralRefuse:
-		return http.StatusBadGateway
 	case VaultTrouble, Unreachable:
 		return http.StatusServiceUnavailable
 	}
@@ -81,8 +78,6 @@ func (c Code) ExitCode() int {
 		return 7
 	case Unfinished:
 		return 8
-	case CentralRefuse:
-		return 9
 	}
 	return 1
 }

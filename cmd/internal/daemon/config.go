@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -70,31 +69,29 @@ type OpenLDAPConfig struct {
 // Duration is a time span such as "30s".
 type Duration time.Duration
 
-// UnmarshalText implements encoding.TextUnmarshaler.
+// UnmarshalText implements encoding.TextUnmarshaler. Its error does not repeat the text.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
-	if err == nil && v < 0 {
-		err = errors.New("a duration is not negative")
+	if err != nil || v < 0 {
+		return errors.New(`a time span is written with its unit and in quotes, such as "30s"`)
 	}
 	*d = Duration(v)
-	return err
+	return nil
 }
 
-// LoadConfig reads and checks a configuration file. Every error names the file and, where there is one, the line.
+// LoadConfig reads and checks a configuration file.
 func LoadConfig(path string) (Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	c, err := ParseConfig(text)
-	if err != nil {
-		return Config{}, fmt.Errorf("%s:%w", path, err)
-	}
-	return c, nil
+	return ParseConfig(path, text)
 }
 
-// ParseConfig reads and checks a configuration.
-func ParseConfig(text []byte) (Config, error) {
+// ParseConfig reads and checks a configuration. Every line of its error starts with the name of the file
+// and, where there is one, the line: NAME:LINE: unknown key a.b. It names keys and never repeats a value,
+// because a password may stand in the wrong place.
+func ParseConfig(name string, text []byte) (Config, error) {
 	c := Config{
 		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: "tpm", TPM: "/dev/tpmrm0"},
 		API:     APIConfig{Socket: api.DefaultSocket},
@@ -102,76 +99,14 @@ func ParseConfig(text []byte) (Config, error) {
 		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute)},
 	}
 	d := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return Config{}, parseError(err)
+	problems := syntaxProblems(d.Decode(&c))
+	if len(problems) == 0 {
+		for _, p := range c.check() {
+			problems = append(problems, " "+p)
+		}
 	}
-	if err := c.check(); err != nil {
-		return Config{}, fmt.Errorf(" %w", err)
+	if len(problems) > 0 {
+		return Config{}, errors.New(name + ":" + strings.Join(problems, "\n"+name+":"))
 	}
 	return c, nil
-}
-
-// parseError says in one line where the file is wrong. It names keys, never values.
-func parseError(err error) error {
-	if strict := (*toml.StrictMissingError)(nil); errors.As(err, &strict) && len(strict.Errors) > 0 {
-		var all []string
-		for _, e := range strict.Errors {
-			line, _ := e.Position()
-			all = append(all, fmt.Sprintf("%d: unknown key %s", line, strings.Join(e.Key(), ".")))
-		}
-		return errors.New(strings.Join(all, "\n"))
-	}
-	if decode := (*toml.DecodeError)(nil); errors.As(err, &decode) {
-		line, column := decode.Position()
-		return fmt.Errorf("%d:%d: %s", line, column, strings.TrimPrefix(decode.Error(), "toml: "))
-	}
-	return fmt.Errorf(" %w", err)
-}
-
-func (c Config) check() error {
-	switch c.Vault.Seal {
-	case "tpm":
-		if c.Vault.PassphraseFile != "" {
-			return errors.New(`vault.passphrase_file has no use with vault.seal = "tpm": remove one of them`)
-		}
-	case "passphrase":
-		if c.Vault.PassphraseFile == "" {
-			return errors.New(`vault.seal = "passphrase" needs vault.passphrase_file`)
-		}
-	default:
-		return fmt.Errorf(`vault.seal is "tpm" or "passphrase", not %q`, c.Vault.Seal)
-	}
-	for name, path := range map[string]string{
-		"vault.path": c.Vault.Path, "api.socket": c.API.Socket,
-		"vault.passphrase_file": c.Vault.PassphraseFile, "devices.emulator": c.Devices.Emulator,
-	} {
-		if path != "" && !filepath.IsAbs(path) {
-			return fmt.Errorf("%s needs an absolute path, not %q", name, path)
-		}
-	}
-	if c.Vault.Path == "" || c.API.Socket == "" {
-		return errors.New("vault.path and api.socket must not be empty")
-	}
-	if c.Central.RetryMin == 0 || c.Central.RetryMax < c.Central.RetryMin {
-		return errors.New("central.retry_min must be more than 0 and at most central.retry_max")
-	}
-	if o := c.Central.OpenLDAP; o != nil {
-		for name, value := range map[string]string{
-			"url": o.URL, "bind_dn": o.BindDN, "password_file": o.PasswordFile,
-			"people_base": o.PeopleBase, "tokens_base": o.TokensBase,
-		} {
-			if value == "" {
-				return fmt.Errorf("central.openldap.%s is missing", name)
-			}
-		}
-		for digits := range o.Params {
-			if digits != "6" && digits != "8" {
-				return fmt.Errorf("central.openldap.params: tokens have 6 or 8 digits, not %q", digits)
-			}
-		}
-		if len(o.Params) == 0 {
-			return errors.New("central.openldap.params is missing: name the oathHOTPParams entries for 6 and 8 digits")
-		}
-	}
-	return nil
 }

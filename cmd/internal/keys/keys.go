@@ -23,8 +23,9 @@ import (
 const (
 	busRetryMin = 250 * time.Millisecond
 	busRetryMax = 5 * time.Second
-	keyRetry    = 2 * time.Second // between tries to identify a key that was busy
-	backlog     = 64              // events that a watcher may lag behind
+	busSettled  = 250 * time.Millisecond // a watch that has lasted so long works, also when nothing is inserted
+	keyRetry    = 2 * time.Second        // between looks at a key that could not be used
+	backlog     = 64                     // events that a watcher may lag behind
 )
 
 // Key is an inserted key.
@@ -89,41 +90,57 @@ func (r *Registry) Run(ctx context.Context) {
 func (r *Registry) watchBus(ctx context.Context, bus device.Bus) {
 	var owners sync.WaitGroup
 	defer owners.Wait()
-	for retry := busRetryMin; ctx.Err() == nil; {
-		busCtx, lost := context.WithCancel(ctx)
-		err := bus.Watch(busCtx, func(e device.Event) {
-			r.setProblem(bus, "")
-			retry = busRetryMin
-			if e.Removed {
-				r.remove(bus, e.Info)
-			} else {
-				r.add(busCtx, &owners, bus, e.Info)
-			}
-		})
-		lost()
-		r.removeAll(bus)
+	for retry := busRetryMin; ; retry = min(2*retry, busRetryMax) {
+		err := r.watchOnce(ctx, &owners, bus)
 		if ctx.Err() != nil {
 			return
 		}
-		r.setProblem(bus, err.Error())
+		if worked := r.setProblem(bus, err.Error()); worked {
+			retry = busRetryMin
+		}
 		select {
 		case <-ctx.Done():
+			return
 		case <-time.After(retry):
 		}
-		retry = min(2*retry, busRetryMax)
 	}
 }
 
-func (r *Registry) setProblem(bus device.Bus, problem string) {
+// watchOnce watches a bus until it is lost; then all of its keys are gone.
+func (r *Registry) watchOnce(ctx context.Context, owners *sync.WaitGroup, bus device.Bus) error {
+	ctx, lose := context.WithCancelCause(ctx)
+	defer r.removeAll(bus)
+	defer lose(device.ErrGone)
+	defer time.AfterFunc(busSettled, func() { r.setWorking(ctx, bus) }).Stop()
+	return bus.Watch(ctx, func(e device.Event) {
+		r.setWorking(ctx, bus)
+		if e.Removed {
+			r.remove(bus, e.Info)
+		} else {
+			r.add(ctx, owners, bus, e.Info)
+		}
+	})
+}
+
+// setProblem records why a bus shows nothing, and tells whether it worked before.
+func (r *Registry) setProblem(bus device.Bus, problem string) (worked bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.problems[bus.Name()] != problem {
-		r.problems[bus.Name()] = problem
-		if problem != "" {
-			r.log.Warn("bus lost", "bus", bus.Name(), "problem", problem)
-		} else {
-			r.log.Info("bus is back", "bus", bus.Name())
-		}
+	before := r.problems[bus.Name()]
+	r.problems[bus.Name()] = problem
+	if problem != before {
+		r.log.Warn("bus lost", "bus", bus.Name(), "problem", problem)
+	}
+	return before == ""
+}
+
+// setWorking records that a bus works, unless the watch with ctx is over.
+func (r *Registry) setWorking(ctx context.Context, bus device.Bus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ctx.Err() == nil && r.problems[bus.Name()] != "" {
+		r.problems[bus.Name()] = ""
+		r.log.Info("bus is back", "bus", bus.Name())
 	}
 }
 
@@ -137,9 +154,10 @@ func (r *Registry) BusProblems() map[string]string {
 func portKey(bus device.Bus, info device.Info) string { return bus.Name() + " " + info.Path }
 
 func (r *Registry) add(ctx context.Context, owners *sync.WaitGroup, bus device.Bus, info device.Info) {
-	ctx, cancel := context.WithCancel(ctx)
-	p := &port{registry: r, bus: bus, pulled: cancel, done: ctx.Done(), requests: make(chan request), key: Key{Bus: bus.Name(), Info: info}}
+	ctx, end := context.WithCancelCause(ctx)
+	p := &port{registry: r, bus: bus, pulled: func() { end(device.ErrGone) }, done: ctx.Done(), requests: make(chan request), key: Key{Bus: bus.Name(), Info: info}}
 	r.mu.Lock()
+	r.drop(portKey(bus, info)) // nothing may be left behind if a bus forgets to say that a key was pulled
 	r.ports[portKey(bus, info)] = p
 	r.mu.Unlock()
 	owners.Go(func() { p.own(ctx) })
@@ -167,6 +185,7 @@ func (r *Registry) drop(name string) {
 		p.pulled()
 		if p.announced {
 			r.send(Event{Kind: Removed, Time: time.Now(), Key: p.key})
+			r.tellTwins(p)
 		}
 	}
 }
@@ -184,8 +203,21 @@ func (r *Registry) update(p *port, key Key) {
 	} else if p.key == key {
 		return
 	}
+	found := p.key.ID != key.ID
 	p.key, p.announced = key, true
 	r.send(Event{Kind: kind, Time: time.Now(), Key: r.view(p)})
+	if found {
+		r.tellTwins(p)
+	}
+}
+
+// tellTwins says of other keys with the name of p that they have become unusable, or usable again.
+func (r *Registry) tellTwins(p *port) {
+	for _, other := range r.ports {
+		if other != p && other.announced && p.key.ID != "" && other.key.ID == p.key.ID {
+			r.send(Event{Kind: Changed, Time: time.Now(), Key: r.view(other)})
+		}
+	}
 }
 
 func (r *Registry) send(e Event) {
@@ -230,6 +262,9 @@ func (r *Registry) view(p *port) Key {
 }
 
 func twins(id device.ID, a, b Key) string {
+	if b.Bus+" "+b.Info.Port < a.Bus+" "+a.Info.Port {
+		a, b = b, a
+	}
 	return fmt.Sprintf("two inserted keys say they are %s (%s port %s and %s port %s): pull one of them", id, a.Bus, a.Info.Port, b.Bus, b.Info.Port)
 }
 

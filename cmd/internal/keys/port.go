@@ -17,7 +17,7 @@ const afterwards = 2 * time.Second
 type port struct {
 	registry *Registry
 	bus      device.Bus
-	pulled   context.CancelFunc
+	pulled   func()
 	done     <-chan struct{}
 	requests chan request
 
@@ -31,40 +31,37 @@ type request struct {
 	result chan error
 }
 
-// own identifies the key and then serves requests until it is pulled.
+// own identifies the key and then serves requests until it is pulled. A key that could not be used is
+// looked at again, so that its problem is not shown for longer than it lasts.
 func (p *port) own(ctx context.Context) {
 	key := p.key
-	for {
-		err := p.open(ctx, &key, func(context.Context, *otpslot.Session) error { return nil })
-		if ctx.Err() != nil || errors.Is(err, device.ErrGone) {
-			<-ctx.Done() // the bus is about to say that the key was pulled
-			return
-		}
-		p.registry.update(p, key)
-		if err == nil {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(keyRetry):
-		}
-	}
-	for {
+	for look := time.After(0); ; {
+		answer := func() {}
 		select {
 		case <-ctx.Done():
 			return
 		case req := <-p.requests:
-			req.result <- p.serve(ctx, &key, req)
+			err := p.serve(ctx, &key, req)
+			answer = func() { req.result <- err }
+		case <-look:
+			// Its error is in key.Problem.
+			_ = p.open(ctx, &key, func(context.Context, *otpslot.Session) error { return nil })
+		}
+		look = nil
+		if key.ID == "" || key.Problem != "" {
+			look = time.After(keyRetry)
+		}
+		if ctx.Err() == nil && (key.ID != "" || key.Problem != "") {
 			p.registry.update(p, key)
 		}
+		answer() // by now everybody sees what the work has changed
 	}
 }
 
 func (p *port) serve(ctx context.Context, key *Key, req request) error {
 	both, cancel := context.WithCancelCause(req.ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { cancel(device.ErrGone) })()
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	err := p.open(both, key, func(ctx context.Context, s *otpslot.Session) error {
 		return req.fn(ctx, s, *key)
 	})
@@ -78,7 +75,7 @@ func (p *port) serve(ctx context.Context, key *Key, req request) error {
 func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otpslot.Session) error) error {
 	report, err := p.bus.Open(ctx, key.Info.Path)
 	if err != nil {
-		p.note(key, err)
+		note(ctx, key, err)
 		return err
 	}
 	defer func() {
@@ -88,7 +85,7 @@ func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otp
 	}()
 	s := otpslot.New(report)
 	if err := identify(ctx, s, key); err != nil {
-		p.note(key, err)
+		note(ctx, key, err)
 		return err
 	}
 	key.Problem = ""
@@ -96,14 +93,15 @@ func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otp
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 		defer cancel()
 		if err := identify(after, s, key); err != nil {
-			p.note(key, err)
+			note(context.WithoutCancel(after), key, err) // here a timeout is the key's
 		}
 	}()
 	return fn(ctx, s)
 }
 
-func (p *port) note(key *Key, err error) {
-	if !errors.Is(err, device.ErrGone) && !errors.Is(err, context.Canceled) {
+// note remembers why the key could not be used, if that is about the key and not about who wanted it.
+func note(ctx context.Context, key *Key, err error) {
+	if !errors.Is(err, device.ErrGone) && ctx.Err() == nil {
 		key.Problem = fmt.Sprintf("%s port %s: %v", key.Bus, key.Info.Port, err)
 	}
 }

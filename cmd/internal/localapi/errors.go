@@ -54,8 +54,6 @@ func (d *Desk) failure(err error) *api.Error {
 	case errors.As(err, &rejected), errors.As(err, &firmware),
 		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt):
 		code = api.Device
-	case is(syncer.ErrRefused, syncer.ErrUnavailable, syncer.ErrNotConfirmed):
-		code = api.CentralRefuse
 	}
 	if code == api.Internal && !is(context.Canceled) {
 		d.Log.Error("request failed", "error", err)

@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// syntaxProblems says where a file is not what Config describes, each as "LINE: what".
+func syntaxProblems(err error) (problems []string) {
+	strict, decode := (*toml.StrictMissingError)(nil), (*toml.DecodeError)(nil)
+	switch {
+	case err == nil:
+	case errors.As(err, &strict): // first, because it unwraps into DecodeErrors
+		for _, e := range strict.Errors {
+			line, _ := e.Position()
+			problems = append(problems, fmt.Sprintf("%d: unknown key %s", line, keyName(e.Key())))
+		}
+	case errors.As(err, &decode):
+		line, column := decode.Position()
+		what := plain(decode.Error())
+		if key := decode.Key(); len(key) > 0 && !strings.Contains(what, "already") { // that names the key itself
+			problems = append(problems, fmt.Sprintf("%d: %s: %s", line, keyName(key), what))
+		} else {
+			problems = append(problems, fmt.Sprintf("%d:%d: %s", line, column, what))
+		}
+	default: // from a value that go-toml does not place
+		problems = append(problems, " "+plain(err.Error()))
+	}
+	return problems
+}
+
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// keyName is a key as TOML writes it.
+func keyName(key toml.Key) string {
+	var parts []string
+	for _, p := range key {
+		if !bareKey.MatchString(p) {
+			p = strconv.Quote(p)
+		}
+		parts = append(parts, p)
+	}
+	return strings.Join(parts, ".")
+}
+
+var (
+	// What go-toml v2.4.3 repeats of values: the character at which it stops, and a number that it cannot parse.
+	repeated  = regexp.MustCompile(`(?: but got|:)? U\+[0-9A-F]{4,}(?: '.')?|: strconv\..*`)
+	wrongType = regexp.MustCompile(`^cannot decode TOML (.+) into .*?(\S+)$`)
+)
+
+// plain is a message of go-toml without values and without the names of Go's types.
+func plain(message string) string {
+	message = strings.TrimPrefix(message, "toml: ")
+	message = repeated.ReplaceAllString(message, "")
+	message = strings.Map(func(c rune) rune {
+		if strconv.IsPrint(c) {
+			return c
+		}
+		return '?' // of a key: keep the error in its line
+	}, message)
+	m := wrongType.FindStringSubmatch(message)
+	if m == nil {
+		return message
+	}
+	need, named := map[string]string{"bool": "true or false", "string": "a string in quotes"}[m[2]]
+	if !named {
+		need = "a table"
+	}
+	return fmt.Sprintf("needs %s, not this %s", need, m[1])
+}
+
+// check says what is wrong with a configuration that is well written.
+func (c Config) check() []string {
+	return slices.Concat(c.Vault.check(), c.paths(), c.Central.check())
+}
+
+func (v VaultConfig) check() []string {
+	switch {
+	case v.Seal != "tpm" && v.Seal != "passphrase":
+		return []string{`vault.seal must be "tpm" or "passphrase"`}
+	case v.Seal == "tpm" && v.PassphraseFile != "":
+		return []string{`vault.passphrase_file has no use with vault.seal = "tpm": remove one of them`}
+	case v.Seal == "tpm" && v.TPM == "":
+		return []string{`vault.seal = "tpm" needs vault.tpm`}
+	case v.Seal == "passphrase" && v.PassphraseFile == "":
+		return []string{`vault.seal = "passphrase" needs vault.passphrase_file`}
+	}
+	return nil
+}
+
+// paths checks that no path depends on the directory in which the daemon was started.
+func (c Config) paths() (problems []string) {
+	if c.Vault.Path == "" {
+		problems = append(problems, "vault.path must not be empty")
+	}
+	if c.API.Socket == "" {
+		problems = append(problems, "api.socket must not be empty")
+	}
+	type entry struct{ key, path string }
+	entries := []entry{
+		{"vault.path", c.Vault.Path}, {"vault.tpm", strings.TrimPrefix(c.Vault.TPM, "unix:")}, {"vault.passphrase_file", c.Vault.PassphraseFile},
+		{"api.socket", c.API.Socket}, {"devices.emulator", c.Devices.Emulator},
+	}
+	if o := c.Central.OpenLDAP; o != nil {
+		entries = append(entries, entry{"central.openldap.ca_file", o.CAFile}, entry{"central.openldap.password_file", o.PasswordFile})
+	}
+	for _, e := range entries {
+		if e.path != "" && !filepath.IsAbs(e.path) {
+			problems = append(problems, e.key+" needs an absolute path")
+		}
+	}
+	return problems
+}
+
+func (c CentralConfig) check() (problems []string) {
+	if !c.RetryMin.sensible() || !c.RetryMax.sensible() {
+		problems = append(problems, `central.retry_min and central.retry_max need a time span with its unit, such as "30s"`)
+	} else if c.RetryMax < c.RetryMin {
+		problems = append(problems, "central.retry_max must not be less than central.retry_min")
+	}
+	if c.OpenLDAP != nil {
+		problems = append(problems, c.OpenLDAP.check()...)
+	}
+	return problems
+}
+
+// sensible: go-toml takes a bare number as nanoseconds, which is what nobody means by "retry_min = 5".
+func (d Duration) sensible() bool { return time.Duration(d) >= time.Millisecond }
+
+func (o *OpenLDAPConfig) check() (problems []string) {
+	for _, e := range []struct{ key, value string }{
+		{"url", o.URL}, {"bind_dn", o.BindDN}, {"password_file", o.PasswordFile},
+		{"people_base", o.PeopleBase}, {"tokens_base", o.TokensBase},
+	} {
+		if e.value == "" {
+			problems = append(problems, "central.openldap."+e.key+" is missing")
+		}
+	}
+	if o.Timeout != 0 && !o.Timeout.sensible() {
+		problems = append(problems, `central.openldap.timeout needs a time span with its unit, such as "30s"`)
+	}
+	if len(o.Params) == 0 {
+		problems = append(problems, "central.openldap.params is missing: name the oathHOTPParams entries for 6 and 8 digits")
+	}
+	for digits, dn := range o.Params {
+		switch {
+		case digits != "6" && digits != "8":
+			problems = append(problems, "central.openldap.params: tokens have 6 or 8 digits, there is no "+keyName(toml.Key{digits}))
+		case dn == "":
+			problems = append(problems, "central.openldap.params."+digits+" is empty")
+		}
+	}
+	slices.Sort(problems) // a map has no order
+	return problems
+}
