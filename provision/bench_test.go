@@ -201,7 +201,7 @@ func (b *bench) reissue(ctx context.Context, id device.TokenID, user string) err
 
 func (b *bench) resolve(id device.TokenID) {
 	b.t.Helper()
-	if _, err := b.Resolve(b.t.Context(), id, b.tell); err != nil {
+	if _, err := b.Resolve(b.t.Context(), id, nil, b.tell); err != nil {
 		b.t.Fatal(err)
 	}
 }

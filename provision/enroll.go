@@ -20,6 +20,7 @@ type Enrollment struct {
 	Identifier   bool   // have the key type its identifier before each code
 	Enter        bool   // have it press Enter after each code
 	Overwrite    bool   // replace what the slot holds now
+	Typed        bool   // stop with ErrCodesWanted before the verification, and have Resolve take typed codes
 }
 
 // maxIdentifierSerial is the largest serial that fits into an OATH token identifier. Refusing it before
@@ -64,7 +65,7 @@ func (r *Runner) Enroll(ctx context.Context, officer string, e Enrollment, tell 
 		return nil, refuse("enroll it without", "serial %s does not fit into the 8 digits of a token identifier", state.Serial)
 	}
 	return r.begin(ctx, planEnroll, officer, e.Token, params{
-		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter,
+		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter, Typed: e.Typed,
 		Generation: 1, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
 		Occupied: state.Configured,
 	}, tell)
@@ -104,7 +105,7 @@ func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
 	p := w.params
 	err := tx.PutToken(vault.Token{
 		ID: w.job.Token, Serial: p.Serial, Firmware: p.Firmware, Status: vault.Pending, Digits: p.Digits,
-		Identifier: p.Identifier, Counter: p.StartCounter, Emulated: p.Emulated, Created: now,
+		Identifier: p.Identifier, Enter: p.Enter, Counter: p.StartCounter, Emulated: p.Emulated, Created: now,
 	})
 	if err != nil {
 		return err

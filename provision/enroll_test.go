@@ -147,7 +147,7 @@ func TestForeignAccessCodeKeepsTheSlotAndTheWayBack(t *testing.T) {
 	b.wantUnfinished(err, slot2, "program", nil)
 	wantRefused(t, b.enroll(t.Context(), e), "unfinished enroll", "tokendesk resolve "+string(slot2))
 
-	_, err = b.Resolve(t.Context(), slot2, b.tell)
+	_, err = b.Resolve(t.Context(), slot2, nil, b.tell)
 	b.wantUnfinished(err, slot2, "program", nil)
 	if !errors.As(err, &rejected) {
 		t.Errorf("%v", err)
@@ -338,4 +338,31 @@ func TestCaptureOfTheWrongSlotEnds(t *testing.T) {
 	if !errors.Is(err, device.ErrNotACode) || !errors.Is(err, provision.ErrMismatch) || asked != 6 {
 		t.Errorf("after %d touches: %v", asked, err)
 	}
+}
+
+func TestTypedCodesVerify(t *testing.T) {
+	b := newBench(t)
+	e := enrollment(slot2, "alice")
+	e.Typed = true
+	b.wantUnfinished(b.enroll(t.Context(), e), slot2, "verify", provision.ErrCodesWanted)
+	if n := b.touches(); n != 0 {
+		t.Fatalf("%d touches were asked for", n)
+	}
+	_, err := b.Resolve(t.Context(), slot2, []string{"000000", "111111"}, b.tell)
+	b.wantUnfinished(err, slot2, "verify", provision.ErrMismatch)
+	if _, err := b.Resolve(t.Context(), slot2, []string{strings.TrimSpace(b.typed(slot2)), strings.TrimSpace(b.typed(slot2))}, b.tell); err != nil {
+		t.Fatal(err)
+	}
+	if tok := b.token(slot2); tok.Status != vault.Active || tok.Owner != "alice" || tok.Counter != 2 {
+		t.Fatalf("%+v", tok)
+	}
+	b.wantOnDevice(slot2)
+}
+
+func TestTypedCodesNeedAVerification(t *testing.T) {
+	b := newBench(t)
+	b.fault(emulator.FaultUnplugAtChunk, 4)
+	b.wantUnfinished(b.enroll(t.Context(), enrollment(slot2, "alice")), slot2, "program", device.ErrGone)
+	_, err := b.Resolve(t.Context(), slot2, []string{"000000", "111111"}, b.tell)
+	wantRefused(t, err, "before any codes", "tokendesk resolve")
 }

@@ -88,7 +88,7 @@ func (p plan) wantSettled(t *testing.T, b *bench) {
 	if err := b.Vault.Check(); err != nil {
 		t.Error(err)
 	}
-	wantRefused(t, func() error { _, err := b.Resolve(t.Context(), slot2, b.tell); return err }(), "nothing to resolve")
+	wantRefused(t, func() error { _, err := b.Resolve(t.Context(), slot2, nil, b.tell); return err }(), "nothing to resolve")
 }
 
 func TestPulledKeyIsSettledByTwoTouches(t *testing.T) {
@@ -107,7 +107,7 @@ func TestPulledKeyIsSettledByTwoTouches(t *testing.T) {
 				b.fault(f.kind, f.n)
 				b.wantUnfinished(p.begin(t.Context(), b, b.tell), slot2, "program", device.ErrGone)
 				b.touches()
-				_, err := b.Resolve(t.Context(), slot2, b.tell)
+				_, err := b.Resolve(t.Context(), slot2, nil, b.tell)
 				b.wantUnfinished(err, slot2, "program", device.ErrGone)
 				if b.token(slot2).Status == vault.Active {
 					t.Error("a token that may hold either of two seeds is active")
@@ -217,7 +217,7 @@ func TestCrashDuringResolve(t *testing.T) {
 				p.crash(t, b, "program")
 				again := p
 				again.begin = func(ctx context.Context, b *bench, tell provision.Tell) error {
-					_, err := b.Resolve(ctx, slot2, tell)
+					_, err := b.Resolve(ctx, slot2, nil, tell)
 					return err
 				}
 				again.crash(t, b, step)

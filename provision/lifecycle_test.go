@@ -139,7 +139,7 @@ func TestLifecycleOfAnUnknownToken(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"undo":    b.Undo(t.Context(), slot1, b.tell),
-		"resolve": func() error { _, err := b.Resolve(t.Context(), slot1, b.tell); return err }(),
+		"resolve": func() error { _, err := b.Resolve(t.Context(), slot1, nil, b.tell); return err }(),
 	} {
 		t.Run(name, func(t *testing.T) { wantRefused(t, err, "nothing to resolve") })
 	}

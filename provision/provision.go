@@ -116,6 +116,7 @@ type params struct {
 	Emulated     bool           `json:"emulated"`
 	Occupied     bool           `json:"occupied,omitempty"` // enroll: the slot held something before
 	Written      bool           `json:"written,omitempty"`  // the device has confirmed the seed at least once
+	Typed        bool           `json:"typed,omitempty"`    // verify by codes that somebody types in, not by captured ones
 }
 
 // work is a job being carried out.
@@ -125,6 +126,7 @@ type work struct {
 	params params
 	tell   Tell
 	device device.HOTPToken // while the step's device is lent
+	typed  []string         // verify: codes that somebody has typed in
 	found  uint64           // verify: the next moving factor
 	left   []vault.Change   // what was left for the central service
 }
@@ -274,6 +276,9 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 func (w *work) park(plan []step, cause error) error {
 	if w.job.ID == 0 || w.job.Step == len(plan) { // nothing has happened yet, or everything
 		return cause
+	}
+	if errors.Is(cause, context.Canceled) {
+		cause = fmt.Errorf("it was interrupted, or the desk was stopped: %w", cause)
 	}
 	stopped := &UnfinishedError{Token: w.job.Token, Plan: w.job.Kind, Step: plan[w.job.Step].name, Err: cause}
 	w.job.Problem = cause.Error()

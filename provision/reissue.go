@@ -56,7 +56,7 @@ func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID,
 		return nil, err
 	}
 	return r.begin(ctx, planReissue, officer, id, params{
-		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: true,
+		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: t.Enter,
 		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated,
 	}, tell)
 }

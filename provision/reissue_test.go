@@ -90,7 +90,7 @@ func TestUnconfirmedCutOffStopsTheReissue(t *testing.T) {
 	}
 	b.wantOnDevice(slot2)
 	wantRefused(t, b.Undo(t.Context(), slot2, b.tell), "cannot be undone", "tokendesk resolve "+string(slot2))
-	_, err = b.Resolve(t.Context(), slot2, b.tell)
+	_, err = b.Resolve(t.Context(), slot2, nil, b.tell)
 	b.wantUnfinished(err, slot2, "confirm", down)
 
 	var waited uint64

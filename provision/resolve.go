@@ -12,8 +12,9 @@ import (
 )
 
 // Resolve goes on with the unfinished work on a token, from the step it stopped at. Work that stopped at the
-// verification programs the device once more, so that two touches settle it whatever the device holds now.
-func (r *Runner) Resolve(ctx context.Context, id device.TokenID, tell Tell) ([]vault.Change, error) {
+// verification programs the device once more, so that two touches settle it whatever the device holds now; unless
+// codes are given, which the device has typed since it was programmed.
+func (r *Runner) Resolve(ctx context.Context, id device.TokenID, codes []string, tell Tell) ([]vault.Change, error) {
 	release, err := r.claim(id)
 	if err != nil {
 		return nil, err
@@ -23,7 +24,14 @@ func (r *Runner) Resolve(ctx context.Context, id device.TokenID, tell Tell) ([]v
 	if err != nil {
 		return nil, err
 	}
-	if plan := plans()[w.job.Kind]; plan[w.job.Step].repeat {
+	plan := plans()[w.job.Kind]
+	switch {
+	case len(codes) > 0 && plan[w.job.Step].name != "verify":
+		return nil, refuse("settle it without codes: tokendesk resolve "+string(id), "%s of %s stopped at %q, before any codes", w.job.Kind, id, plan[w.job.Step].name)
+	case len(codes) > 0:
+		w.typed = codes
+	case plan[w.job.Step].repeat:
+		w.params.Typed = false
 		tell(Progress{Kind: Note, Text: "the sealed seed is programmed once more, and then verified"})
 		w.job.Step--
 	}

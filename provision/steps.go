@@ -55,8 +55,8 @@ func written(_ *vault.Tx, w *work, _ time.Time) error {
 	return nil
 }
 
-// verify captures codes from the very device that was programmed until two consecutive ones prove that it
-// holds the sealed seed and, where there was another one before, that it no longer holds that.
+// verify captures codes from the very device that was programmed, or takes typed ones, until two consecutive
+// ones prove that it holds the sealed seed and, where there was another one before, that it no longer holds that.
 func verify(ctx context.Context, w *work) error {
 	var seed, old secret.Secret
 	var oldCounter uint64
@@ -77,12 +77,21 @@ func verify(ctx context.Context, w *work) error {
 	}
 	defer seed.Wipe()
 	defer old.Wipe()
+	if w.params.Typed && len(w.typed) == 0 {
+		return ErrCodesWanted
+	}
 	p := proof{seed: seed, digits: w.params.Digits, start: w.params.StartCounter, old: old, oldCounter: oldCounter}
-	return w.capture(ctx, w.device, w.job.Token, func(codes []string) (bool, error) {
-		next, ok, err := p.check(codes)
-		w.found = next
+	accept := func(codes []string) (ok bool, err error) {
+		w.found, ok, err = p.check(codes)
 		return ok, err
-	}, w.tell)
+	}
+	if len(w.typed) > 0 {
+		if ok, err := accept(w.typed); err != nil || ok {
+			return err
+		}
+		return ErrMismatch
+	}
+	return w.capture(ctx, w.device, w.job.Token, accept, w.tell)
 }
 
 // activate records what verify found and destroys the seeds before it, with what still waited to push them.
@@ -114,7 +123,7 @@ func activate(tx *vault.Tx, w *work, now time.Time) error {
 		}
 	}
 	t.Status, t.Generation, t.Counter = vault.Active, w.params.Generation, w.found
-	t.Digits, t.Identifier, t.LastUsed = w.params.Digits, w.params.Identifier, now
+	t.Digits, t.Identifier, t.Enter, t.LastUsed = w.params.Digits, w.params.Identifier, w.params.Enter, now
 	return tx.PutToken(t)
 }
 

@@ -24,6 +24,9 @@ const (
 // ErrMismatch means that captured codes are not those of the sealed seed.
 var ErrMismatch = errors.New("the codes that the key types do not belong to the seed in the vault")
 
+// ErrCodesWanted means that two codes have to be typed in; Resolve takes them.
+var ErrCodesWanted = errors.New("it waits for two codes in a row, typed by the key")
+
 // errOldSeed means that the device still answers with the seed it was to lose.
 var errOldSeed = errors.New("the key still types codes of its old seed")
 

@@ -28,6 +28,7 @@ type Token struct {
 	Owner      string         `json:"owner,omitempty"`
 	Digits     int            `json:"digits"`
 	Identifier bool           `json:"identifier,omitempty"` // the token types its identifier before each code
+	Enter      bool           `json:"enter,omitempty"`      // the token presses Enter after each code
 	Counter    uint64         `json:"counter"`              // the next moving factor expected (RFC 4226)
 	Generation int            `json:"generation"`           // of the seed that Counter belongs to; 0 before the first is verified
 	Emulated   bool           `json:"emulated"`             // for ever, once true (rule D6)

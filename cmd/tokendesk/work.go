@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -25,6 +27,7 @@ func workCommands() []*cli.Command {
 				&cli.BoolFlag{Name: "identifier", Usage: "have the key type its token identifier before each code"},
 				&cli.BoolFlag{Name: "no-enter", Usage: "do not have the key press Enter after each code"},
 				&cli.BoolFlag{Name: "overwrite", Usage: "replace what the slot holds now"},
+				&cli.BoolFlag{Name: "typed", Usage: "verify by codes that the key types into this terminal, not by captured ones"},
 			},
 		},
 		{
@@ -32,7 +35,7 @@ func workCommands() []*cli.Command {
 			Category: "Work", Action: reissue, Flags: []cli.Flag{&cli.StringFlag{Name: "to", Usage: "the new owner, a `USER`", Required: true}, yes},
 		},
 		{
-			Name: "resolve", Usage: "settle interrupted work on a token", ArgsUsage: "[TOKEN]", Category: "Work", Action: resolve,
+			Name: "resolve", Usage: "settle interrupted work on a token", ArgsUsage: "[TOKEN [CODE CODE]]", Category: "Work", Action: resolve,
 			Flags: []cli.Flag{&cli.BoolFlag{Name: "undo", Usage: "erase what an unfinished enroll has left, instead of finishing it"}},
 		},
 		{
@@ -57,10 +60,47 @@ func enroll(c *cli.Context) error {
 			return err
 		}
 	}
-	return work(c, "/v1/enroll", api.Enroll{
+	err := work(c, "/v1/enroll", api.Enroll{
 		Device: device, Slot: c.Int("slot"), User: c.String("user"), Digits: c.Int("digits"), StartCounter: c.Uint64("start-counter"),
-		Identifier: c.Bool("identifier"), Enter: !c.Bool("no-enter"), Overwrite: c.Bool("overwrite"),
+		Identifier: c.Bool("identifier"), Enter: !c.Bool("no-enter"), Overwrite: c.Bool("overwrite"), Typed: c.Bool("typed"),
 	})
+	if err != nil || !c.Bool("typed") {
+		return err
+	}
+	return verifyTyped(c, fmt.Sprintf("%s/otp%d", device, c.Int("slot")))
+}
+
+// verifyTyped reads two codes that the key types into this terminal, and has the enroll go on with them.
+func verifyTyped(c *cli.Context, token string) error {
+	path, err := pathOf(token)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(c.App.ErrWriter, "Keep this window in front and have the key type two codes into it, a line each:")
+	var typed []string
+	for lines := bufio.NewScanner(c.App.Reader); len(typed) < 2 && lines.Scan(); {
+		if code := plainCode(lines.Text()); code != "" {
+			typed = append(typed, code)
+		}
+	}
+	if len(typed) < 2 {
+		return api.Errorf(api.Unfinished, "two codes were wanted and %d came; nothing is lost: run tokendesk resolve %s", len(typed), token)
+	}
+	return work(c, path+"/resolve", api.Resolve{Codes: typed})
+}
+
+// identifier is what a token may type before a code: an OATH token identifier of class A.
+var identifier = regexp.MustCompile(`^ubhe[0-9]{8}`)
+
+// plainCode is a code without what a token may type around it.
+func plainCode(typed string) string { return identifier.ReplaceAllString(strings.TrimSpace(typed), "") }
+
+func plainCodes(typed []string) []string {
+	var plain []string
+	for _, t := range typed {
+		plain = append(plain, plainCode(t))
+	}
+	return plain
 }
 
 // onlyDevice is the inserted device, if there is no doubt which one.
@@ -102,11 +142,15 @@ func reissue(c *cli.Context) error {
 
 func resolve(c *cli.Context) error {
 	if c.NArg() > 0 {
-		path, err := tokenPath(c)
+		path, err := pathOf(c.Args().First())
 		if err != nil {
 			return err
 		}
-		return work(c, path+"/resolve", api.Resolve{Undo: c.Bool("undo")})
+		typed := plainCodes(c.Args().Tail())
+		if n := len(typed); n != 0 && (n != 2 || c.Bool("undo")) {
+			return usage("resolve takes a token, and either no codes or the two that the key has typed since it was programmed")
+		}
+		return work(c, path+"/resolve", api.Resolve{Undo: c.Bool("undo"), Codes: typed})
 	}
 	var s api.Status
 	if err := daemon(c).Get(c.Context, "/v1/status", nil, &s); err != nil {
@@ -140,7 +184,7 @@ func codes(operation string, least, most int) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
-		typed := c.Args().Tail()
+		typed := plainCodes(c.Args().Tail())
 		capture := c.Bool("capture")
 		switch {
 		case capture && len(typed) > 0:
@@ -197,6 +241,10 @@ func printOutcome(out screen, o api.Outcome) {
 		whose := "is stock"
 		if t.Owner != "" {
 			whose = "belongs to " + t.Owner
+		}
+		if t.Unfinished != "" {
+			out.wait("%s: %s", t.ID, t.Unfinished)
+			return
 		}
 		out.say("%s is %s and %s; its next counter is %d.", t.ID, out.status(t.Status), whose, t.Counter)
 	}

@@ -262,6 +262,7 @@ type Enroll struct {
 	Identifier   bool   `json:"identifier,omitempty"`
 	Enter        bool   `json:"enter,omitempty"`
 	Overwrite    bool   `json:"overwrite,omitempty"`
+	Typed        bool   `json:"typed,omitempty" doc:"Do not capture codes: leave the token unfinished, for resolve with two typed codes"`
 }
 
 // User names a user.
@@ -277,5 +278,6 @@ type Codes struct {
 
 // Resolve says how to settle unfinished work.
 type Resolve struct {
-	Undo bool `json:"undo,omitempty" doc:"Erase what an unfinished enroll has left"`
+	Undo  bool     `json:"undo,omitempty" doc:"Erase what an unfinished enroll has left"`
+	Codes []string `json:"codes,omitempty" minItems:"2" maxItems:"2" doc:"Two codes in a row that the key has typed since it was programmed"`
 }

@@ -50,6 +50,8 @@ type CentralConfig struct {
 	OpenLDAP *OpenLDAPConfig `toml:"openldap"`
 	RetryMin Duration        `toml:"retry_min"` // first pause after a failed push
 	RetryMax Duration        `toml:"retry_max"` // longest pause
+	// ConfirmTimeout is how long a reissue waits for the service to confirm that the old owner is cut off.
+	ConfirmTimeout Duration `toml:"confirm_timeout"`
 }
 
 // OpenLDAPConfig says how to reach an OpenLDAP server with the OTP overlay.
@@ -96,7 +98,7 @@ func ParseConfig(name string, text []byte) (Config, error) {
 		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: "tpm", TPM: "/dev/tpmrm0"},
 		API:     APIConfig{Socket: api.DefaultSocket},
 		Devices: DevicesConfig{USB: true},
-		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute)},
+		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second)},
 	}
 	d := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
 	problems := syntaxProblems(d.Decode(&c))

@@ -122,8 +122,8 @@ func (c Config) paths() (problems []string) {
 }
 
 func (c CentralConfig) check() (problems []string) {
-	if !c.RetryMin.sensible() || !c.RetryMax.sensible() {
-		problems = append(problems, `central.retry_min and central.retry_max need a time span with its unit, such as "30s"`)
+	if !c.RetryMin.sensible() || !c.RetryMax.sensible() || !c.ConfirmTimeout.sensible() {
+		problems = append(problems, `central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`)
 	} else if c.RetryMax < c.RetryMin {
 		problems = append(problems, "central.retry_max must not be less than central.retry_min")
 	}

@@ -32,6 +32,7 @@ allow_emulated = true
 [central]
 retry_min = "200ms"
 retry_max = "1h"
+confirm_timeout = "20s"
 
 [central.openldap]
 url = "ldaps://ldap.example.org"
@@ -55,7 +56,7 @@ func TestConfigDefaults(t *testing.T) {
 		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: "tpm", TPM: "/dev/tpmrm0"},
 		API:     APIConfig{Socket: api.DefaultSocket},
 		Devices: DevicesConfig{USB: true},
-		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute)},
+		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second)},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v", c)
@@ -72,7 +73,7 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		API:     APIConfig{Socket: "/run/desk.sock", Group: "officers"},
 		Devices: DevicesConfig{Emulator: "/run/emu.sock", AllowEmulated: true},
 		Central: CentralConfig{
-			RetryMin: Duration(200 * time.Millisecond), RetryMax: Duration(time.Hour),
+			RetryMin: Duration(200 * time.Millisecond), RetryMax: Duration(time.Hour), ConfirmTimeout: Duration(20 * time.Second),
 			OpenLDAP: &OpenLDAPConfig{
 				URL: "ldaps://ldap.example.org", StartTLS: true, CAFile: "/etc/ssl/ca.pem", BindDN: "cn=desk", PasswordFile: "/etc/tokendesk/ldap",
 				PeopleBase: "ou=people", UserFilter: "(mail=%s)", TokensBase: "ou=tokens",
@@ -101,8 +102,8 @@ func TestConfigErrors(t *testing.T) {
 		{"[central]\nretry_min = 'hunter2'", `desk.toml:2: central.retry_min: a time span is written with its unit and in quotes, such as "30s"`},
 		{"[central]\nretry_min = '-1s'", `desk.toml:2: central.retry_min: a time span is written with its unit and in quotes, such as "30s"`},
 		{"[central]\nretry_min = 1.5", `desk.toml: a time span is written with its unit and in quotes, such as "30s"`},
-		{"[central]\nretry_min = 5", `desk.toml: central.retry_min and central.retry_max need a time span with its unit, such as "30s"`},
-		{"[central]\nretry_min = '0s'", `desk.toml: central.retry_min and central.retry_max need a time span with its unit, such as "30s"`},
+		{"[central]\nretry_min = 5", `desk.toml: central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`},
+		{"[central]\nretry_min = '0s'", `desk.toml: central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`},
 		{"[central]\nretry_max = '10ms'", "desk.toml: central.retry_max must not be less than central.retry_min"},
 		{"[vault]\npath = '/a'\npath = '/b'", "desk.toml:3:1: key path is already defined"},
 		{"\"a\\nb\" = 1\n\"a\\nb\" = 1", "desk.toml:2:1: key a?b is already defined"},

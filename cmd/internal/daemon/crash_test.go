@@ -123,15 +123,15 @@ func work(ctx context.Context, w *world.World, s device.Serial, path string, bod
 // settle finishes what the crash has left, if anything, with at most two touches.
 func settle(ctx context.Context, t *testing.T, w *world.World, s device.Serial) {
 	t.Helper()
+	if err := w.AwaitKeys(ctx, s); err != nil { // also lest the desk, identifying it, gets what is typed later
+		t.Fatal(err)
+	}
 	var token api.Token
 	if err := w.Client.Get(ctx, tokenPath(s), nil, &token); err != nil {
 		t.Fatal(err)
 	}
 	if token.Unfinished == "" {
 		return
-	}
-	if err := w.AwaitKeys(ctx, s); err != nil {
-		t.Fatal(err)
 	}
 	if _, touches, err := work(ctx, w, s, tokenPath(s)+"/resolve", api.Resolve{}); err != nil || touches > 2 {
 		t.Fatalf("%d touches did not settle it: %v", touches, err)

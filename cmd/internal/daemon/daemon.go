@@ -40,9 +40,6 @@ import (
 // Version is the version of the desk. Releases set it when they are linked.
 var Version = "0.1-dev"
 
-// confirmPatience is how long a reissue waits for the central service to confirm a cut-off.
-const confirmPatience = 15 * time.Second
-
 // stopPatience is how long requests may go on after the daemon was told to stop.
 const stopPatience = 3 * time.Second
 
@@ -139,11 +136,11 @@ func (d *Daemon) assemble(v *vault.Vault, buses []device.Bus, connector *openlda
 	}
 	if desk.Connector != nil {
 		desk.Runner.Confirm = func(ctx context.Context, seq uint64) error {
-			ctx, cancel := context.WithTimeout(ctx, confirmPatience)
+			ctx, cancel := context.WithTimeout(ctx, time.Duration(c.ConfirmTimeout))
 			defer cancel()
 			err := desk.Outbox.Wait(ctx, seq)
 			if errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("%s has not answered within %s; the cut-off stays in the outbox", desk.Connector.Name(), confirmPatience)
+				return fmt.Errorf("%s has not answered within %s; the cut-off stays in the outbox", desk.Connector.Name(), time.Duration(c.ConfirmTimeout))
 			}
 			return err
 		}

@@ -24,8 +24,10 @@ const (
 	busRetryMin = 250 * time.Millisecond
 	busRetryMax = 5 * time.Second
 	busSettled  = 250 * time.Millisecond // a watch that has lasted so long works, also when nothing is inserted
-	keyRetry    = 2 * time.Second        // between looks at a key that could not be used
-	backlog     = 64                     // events that a watcher may lag behind
+	keyRetryMin = 100 * time.Millisecond // between looks at a key that could not be used, doubled up to
+	keyRetryMax = 2 * time.Second
+	newPatience = 5 * time.Second // a key needs at most 3.5 s to be identified (package otpslot)
+	backlog     = 64              // events that a watcher may lag behind
 )
 
 // Key is an inserted key.
@@ -155,7 +157,7 @@ func portKey(bus device.Bus, info device.Info) string { return bus.Name() + " " 
 
 func (r *Registry) add(ctx context.Context, owners *sync.WaitGroup, bus device.Bus, info device.Info) {
 	ctx, end := context.WithCancelCause(ctx)
-	p := &port{registry: r, bus: bus, pulled: func() { end(device.ErrGone) }, done: ctx.Done(), requests: make(chan request), key: Key{Bus: bus.Name(), Info: info}}
+	p := &port{registry: r, bus: bus, pulled: func() { end(device.ErrGone) }, done: ctx.Done(), requests: make(chan request), identified: make(chan struct{}), key: Key{Bus: bus.Name(), Info: info}}
 	r.mu.Lock()
 	r.drop(portKey(bus, info)) // nothing may be left behind if a bus forgets to say that a key was pulled
 	r.ports[portKey(bus, info)] = p
@@ -200,6 +202,7 @@ func (r *Registry) update(p *port, key Key) {
 	kind := Changed
 	if !p.announced {
 		kind = Added
+		close(p.identified)
 	} else if p.key == key {
 		return
 	}
@@ -261,6 +264,11 @@ func (r *Registry) view(p *port) Key {
 	return key
 }
 
+// TwinsError says that two inserted keys claim one serial number.
+type TwinsError struct{ words string }
+
+func (e *TwinsError) Error() string { return e.words }
+
 func twins(id device.ID, a, b Key) string {
 	if b.Bus+" "+b.Info.Port < a.Bus+" "+a.Info.Port {
 		a, b = b, a
@@ -321,8 +329,9 @@ func (e *AbsentError) Error() string {
 func (e *AbsentError) Unwrap() error { return device.ErrGone }
 
 // Use lends the key named id to fn, exclusively. The session ends when the key is pulled or ctx ends.
+// A key that was just plugged in is waited for.
 func (r *Registry) Use(ctx context.Context, id device.ID, fn func(ctx context.Context, s *otpslot.Session, k Key) error) error {
-	p, err := r.find(id)
+	p, err := r.await(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -337,28 +346,50 @@ func (r *Registry) Use(ctx context.Context, id device.ID, fn func(ctx context.Co
 	}
 }
 
-func (r *Registry) find(id device.ID) (*port, error) {
+// await finds a key, and if it cannot, waits until every key that is being identified has a name or a problem.
+func (r *Registry) await(ctx context.Context, id device.ID) (*port, error) {
+	enough := time.NewTimer(newPatience)
+	defer enough.Stop()
+	for {
+		p, unknown, err := r.find(id)
+		if absent := (*AbsentError)(nil); unknown == nil || !errors.As(err, &absent) {
+			return p, err
+		}
+		select {
+		case <-unknown.identified:
+		case <-unknown.done:
+		case <-enough.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// find returns the key named id, or else one that is still being identified, if there is one.
+func (r *Registry) find(id device.ID) (found, unknown *port, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var found *port
 	absent := &AbsentError{ID: id}
 	for _, p := range r.ports {
 		switch {
 		case p.key.ID == id && found != nil:
-			return nil, errors.New(twins(id, found.key, p.key))
+			return nil, nil, &TwinsError{twins(id, found.key, p.key)}
 		case p.key.ID == id:
 			found = p
 		case p.key.ID == "" && p.key.Problem != "":
 			absent.Problems = append(absent.Problems, p.key.Problem)
+		case !p.announced:
+			unknown = p
 		}
 	}
 	if found != nil {
-		return found, nil
+		return found, nil, nil
 	}
 	for _, bus := range r.buses {
 		if problem := r.problems[bus.Name()]; problem != "" {
 			absent.Problems = append(absent.Problems, problem)
 		}
 	}
-	return nil, absent
+	return nil, unknown, absent
 }

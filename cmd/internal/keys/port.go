@@ -21,6 +21,8 @@ type port struct {
 	done     <-chan struct{}
 	requests chan request
 
+	identified chan struct{} // closed once announced
+
 	key       Key  // guarded by the registry
 	announced bool // guarded by the registry
 }
@@ -35,6 +37,7 @@ type request struct {
 // looked at again, so that its problem is not shown for longer than it lasts.
 func (p *port) own(ctx context.Context) {
 	key := p.key
+	retry := keyRetryMin
 	for look := time.After(0); ; {
 		answer := func() {}
 		select {
@@ -49,7 +52,10 @@ func (p *port) own(ctx context.Context) {
 		}
 		look = nil
 		if key.ID == "" || key.Problem != "" {
-			look = time.After(keyRetry)
+			look = time.After(retry)
+			retry = min(2*retry, keyRetryMax)
+		} else {
+			retry = keyRetryMin
 		}
 		if ctx.Err() == nil && (key.ID != "" || key.Problem != "") {
 			p.registry.update(p, key)

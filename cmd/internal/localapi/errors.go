@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/validation"
 
 	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/keys"
 	"tokendesk/device"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
@@ -28,6 +29,7 @@ func (d *Desk) failure(err error) *api.Error {
 		state      *vault.StateError
 		rejected   *device.RejectedError
 		firmware   *device.FirmwareError
+		twins      *keys.TwinsError
 	)
 	is := func(targets ...error) bool {
 		for _, t := range targets {
@@ -51,7 +53,7 @@ func (d *Desk) failure(err error) *api.Error {
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
 	case errors.As(err, &miss), is(provision.ErrMismatch, device.ErrNoTouch):
 		code = api.NotVerified
-	case errors.As(err, &rejected), errors.As(err, &firmware),
+	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins),
 		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt):
 		code = api.Device
 	}

@@ -32,8 +32,11 @@ func (d *Desk) enroll(ctx context.Context, in *body[api.Enroll], tell provision.
 	id := device.SlotToken(device.YubiKeyID(serial), e.Slot)
 	changes, err := d.Runner.Enroll(ctx, officer(ctx), provision.Enrollment{
 		Token: id, User: e.User, Digits: e.Digits, StartCounter: e.StartCounter,
-		Identifier: e.Identifier, Enter: e.Enter, Overwrite: e.Overwrite,
+		Identifier: e.Identifier, Enter: e.Enter, Overwrite: e.Overwrite, Typed: e.Typed,
 	}, tell)
+	if errors.Is(err, provision.ErrCodesWanted) { // as asked
+		err = nil
+	}
 	return d.outcome(ctx, id, changes, err)
 }
 
@@ -54,7 +57,7 @@ func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provi
 	if in.Body.Undo {
 		return api.Outcome{Text: "undone"}, d.Runner.Undo(ctx, id, tell)
 	}
-	changes, err := d.Runner.Resolve(ctx, id, tell)
+	changes, err := d.Runner.Resolve(ctx, id, in.Body.Codes, tell)
 	return d.outcome(ctx, id, changes, err)
 }
 

@@ -146,6 +146,7 @@ func (w *World) writeConfig() error {
 [central]
 retry_min = "200ms"
 retry_max = "2s"
+confirm_timeout = "2s"
 
 [central.openldap]
 url = %q
