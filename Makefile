@@ -59,7 +59,7 @@ test: deps ## prove everything: checks, all tests with the race detector, the de
 
 .PHONY: race
 race: deps ## run all tests with the race detector, and see that they leave nothing behind
-	@go run ./cmd/internal/leftovers go test -race ./...
+	@go run ./cmd/internal/leftovers go test -race -count=1 ./...
 
 .PHONY: lint
 lint: ## check format, vet, staticcheck and a tidy go.mod
