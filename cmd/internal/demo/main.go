@@ -27,7 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, flag.Arg(0), *bin); err != nil {
-		fmt.Fprintln(os.Stderr, "\ndemo: NOT SO:", err)
+		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
 		os.Exit(1)
 	}
@@ -67,7 +67,7 @@ func play(ctx context.Context, bin string) (err error) {
 			err = stopErr
 		}
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "\n%s", logs)
+			fmt.Fprintf(os.Stderr, "\n%s\nNOT SO. ", logs)
 			return
 		}
 		fmt.Printf("\nAll of it is so. %.1f seconds.\n", time.Since(begin).Seconds())
