@@ -2,7 +2,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"testing"
 
@@ -12,20 +11,7 @@ import (
 // bin has the programs as this source tree has them.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "td")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := world.Build(dir, true); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	bin = dir
+func TestMain(m *testing.M) {
 	flag.Set("test.parallel", "6") // scripts wait far more than they compute; -parallel overrides it
-	return m.Run()
+	os.Exit(world.RunTests(m, &bin))
 }

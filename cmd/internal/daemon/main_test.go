@@ -28,22 +28,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, runMortal(config, os.Getenv(killVariable)))
 		os.Exit(1)
 	}
-	os.Exit(withPrograms(m))
-}
-
-func withPrograms(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tb")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := world.Build(dir, true); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	bin = dir
-	return m.Run()
+	os.Exit(world.RunTests(m, &bin))
 }
 
 // runMortal is tokendeskd, except that it dies by SIGKILL after one step's transaction.

@@ -13,7 +13,7 @@ const module = "tokendesk"
 const raceOptions = "GORACE"
 
 // Build puts the three programs into dir as this source tree has them, with the race detector if race says so.
-// Tests call it once, in TestMain; programs started from then on inherit what makes them end without delay. More flags go to go build.
+// Programs started from then on inherit what makes them end without delay. More flags go to go build.
 func Build(dir string, race bool, flags ...string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -33,4 +33,20 @@ func Build(dir string, race bool, flags ...string) error {
 		return fmt.Errorf("cannot build the programs: %w: %s", err, out)
 	}
 	return nil
+}
+
+// RunTests builds the programs with the race detector, tells their directory, and runs a package's tests. It is
+// for TestMain, with a *testing.M.
+func RunTests(m interface{ Run() int }, bin *string) (code int) {
+	dir, err := os.MkdirTemp("", "td")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = Build(dir, true)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	*bin = dir
+	return m.Run()
 }
