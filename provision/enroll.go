@@ -50,7 +50,7 @@ func (r *Runner) Enroll(ctx context.Context, officer string, e Enrollment, tell 
 	if err := r.Vault.View(func(tx *vault.Tx) error { return enrollable(tx, e) }); err != nil {
 		return nil, err
 	}
-	if err := r.checkUser(ctx, e.User); err != nil {
+	if e.User, err = r.checkUser(ctx, e.User); err != nil {
 		return nil, err
 	}
 	state, emulated, err := r.inspect(ctx, e.Token)

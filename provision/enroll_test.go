@@ -66,11 +66,11 @@ func TestEnrolledKeyTypesTheSealedSeed(t *testing.T) {
 
 func TestEnrollRefusesWhatCannotBe(t *testing.T) {
 	b := newBench(t)
-	b.CheckUser = func(_ context.Context, user string) error {
+	b.CheckUser = func(_ context.Context, user string) (string, error) {
 		if user == "nobody" {
-			return &provision.RefusedError{Reason: "no such user"}
+			return "", &provision.RefusedError{Reason: "no such user"}
 		}
-		return nil
+		return strings.ToLower(user), nil
 	}
 	for name, c := range map[string]struct {
 		change func(*provision.Enrollment)

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"tokendesk/device"
 	"tokendesk/vault"
@@ -13,17 +14,33 @@ func (r *Runner) Assign(ctx context.Context, id device.TokenID, user string) (va
 	if user == "" {
 		return vault.Token{}, nil, refuse("name the user", "a token is assigned to somebody")
 	}
-	if err := r.checkUser(ctx, user); err != nil {
+	assignable := func(t vault.Token) error {
+		switch {
+		case strings.EqualFold(t.Owner, user):
+			return refuse("", "%s belongs to %s already", t.ID, t.Owner)
+		case t.Owner != "":
+			return refuse(fmt.Sprintf("to take it from them with a fresh seed: tokendesk reissue %s --to %s", t.ID, user), "%s belongs to %s", t.ID, t.Owner)
+		case t.Status != vault.Active:
+			return refuse("", "%s is %s; only an active token can be assigned", t.ID, t.Status)
+		}
+		return nil
+	}
+	err := r.Vault.View(func(tx *vault.Tx) error {
+		t, err := tx.Token(id)
+		if err != nil {
+			return err
+		}
+		return assignable(t)
+	})
+	if err != nil {
+		return vault.Token{}, nil, err
+	}
+	if user, err = r.checkUser(ctx, user); err != nil {
 		return vault.Token{}, nil, err
 	}
 	return r.change(id, func(t *vault.Token) ([]asked, error) {
-		switch {
-		case t.Owner == user:
-			return nil, refuse("", "%s belongs to %s already", t.ID, user)
-		case t.Owner != "":
-			return nil, refuse(fmt.Sprintf("to take it from them with a fresh seed: tokendesk reissue %s --to %s", t.ID, user), "%s belongs to %s", t.ID, t.Owner)
-		case t.Status != vault.Active:
-			return nil, refuse("", "%s is %s; only an active token can be assigned", t.ID, t.Status)
+		if err := assignable(*t); err != nil {
+			return nil, err
 		}
 		t.Owner = user
 		return []asked{{vault.Assign, user}}, nil
@@ -70,8 +87,13 @@ type asked struct {
 	user string
 }
 
-// change alters a token and leaves word for the central service, in one transaction.
+// change alters a token that nobody works on and leaves word for the central service, in one transaction.
 func (r *Runner) change(id device.TokenID, alter func(*vault.Token) ([]asked, error)) (t vault.Token, changes []vault.Change, err error) {
+	release, err := r.claim(id)
+	if err != nil {
+		return t, nil, err
+	}
+	defer release()
 	err = r.Vault.Update(func(tx *vault.Tx) (err error) {
 		if t, err = tx.Token(id); err != nil {
 			return err

@@ -3,6 +3,7 @@ package provision_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"tokendesk/device"
@@ -67,11 +68,11 @@ func TestLifecycleTransitions(t *testing.T) {
 			b := &bench{Runner: b.Runner, t: t}
 			woken := false
 			b.Wake = func() { woken = true }
-			b.CheckUser = func(_ context.Context, user string) error {
+			b.CheckUser = func(_ context.Context, user string) (string, error) {
 				if user == "nobody" {
-					return &provision.RefusedError{Reason: "no such user"}
+					return "", &provision.RefusedError{Reason: "no such user"}
 				}
-				return nil
+				return strings.ToLower(user), nil
 			}
 			b.deliver()
 			before := vault.Token{ID: slot2, Serial: serial, Status: c.from, Owner: c.owner, Digits: 6, Counter: 5, Generation: 1}

@@ -33,8 +33,9 @@ type Runner struct {
 	Open func(ctx context.Context, id device.TokenID, fn func(t device.HOTPToken, emulated bool) error) error
 	// Confirm waits until the central service has confirmed an outbox entry. Nil: there is no central service.
 	Confirm func(ctx context.Context, seq uint64) error
-	// CheckUser refuses a user whom the central service does not know or who can have no more tokens there. Nil: anybody.
-	CheckUser func(ctx context.Context, user string) error
+	// CheckUser refuses a user whom the central service does not know or who can have no more tokens there, and
+	// returns the name as the central service spells it. Nil: anybody.
+	CheckUser func(ctx context.Context, user string) (string, error)
 	// Wake tells the outbox that it has new entries. May be nil.
 	Wake func()
 	// Checkpoint is called after every transaction of a plan with the plan's and the step's name. May be nil.
@@ -93,7 +94,7 @@ type UnfinishedError struct {
 
 func (e *UnfinishedError) Error() string {
 	text := fmt.Sprintf("%s of %s stopped at %q: %v; nothing is lost: run tokendesk resolve %s", e.Plan, e.Token, e.Step, e.Err, e.Token)
-	if e.Plan == planEnroll {
+	if e.Plan == planEnroll || e.Step == stepConfirm {
 		text += ", or give it up with tokendesk resolve --undo " + string(e.Token)
 	}
 	return text
@@ -150,6 +151,9 @@ const (
 	planEnroll  = "enroll"
 	planReissue = "reissue"
 )
+
+// stepConfirm is the step of a reissue after which it cannot be called off.
+const stepConfirm = "confirm"
 
 func plans() map[string][]step {
 	return map[string][]step{planEnroll: enrollPlan(), planReissue: reissuePlan()}
@@ -210,8 +214,9 @@ func (w *work) run(ctx context.Context) ([]vault.Change, error) {
 	for w.job.Step < len(plan) {
 		var err error
 		if plan[w.job.Step].device {
-			err = w.Open(ctx, w.job.Token, func(t device.HOTPToken, _ bool) error {
+			err = w.Open(ctx, w.job.Token, func(t device.HOTPToken, emulated bool) error {
 				w.device = t
+				w.params.Emulated = w.params.Emulated || emulated
 				defer func() { w.device = nil }()
 				for w.job.Step < len(plan) && plan[w.job.Step].device {
 					if err := w.runStep(ctx, plan); err != nil {

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -12,7 +13,7 @@ import (
 func reissuePlan() []step {
 	return []step{
 		{name: "cut-off", done: "cut-off of the old owner recorded", commit: cutOff},
-		{name: "confirm", done: "cut-off confirmed by the central service", act: confirm},
+		{name: stepConfirm, done: "cut-off confirmed by the central service", act: confirm},
 		{name: "seal", done: "fresh seed sealed in the vault", commit: sealNext},
 		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, repeat: true, act: verify, commit: activate},
@@ -41,15 +42,18 @@ func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID,
 	switch {
 	case user == "":
 		return nil, refuse("name the new owner", "a reissue needs a new owner")
-	case t.Owner == user:
+	case strings.EqualFold(t.Owner, user):
 		return nil, refuse("to repair a counter: tokendesk resync "+string(id), "%s belongs to %s already", id, user)
-	case t.Generation == 0:
-		return nil, refuse("enroll it: tokendesk enroll", "%s was never verified", id)
+	case t.Status == vault.Disabled:
+		return nil, refuse("enable it first, if it may be used again: tokendesk enable "+string(id), "%s is disabled", id)
+	case t.Status != vault.Active:
+		return nil, refuse("", "%s is %s; only an active token can be reissued", id, t.Status)
 	}
-	if err := r.checkUser(ctx, user); err != nil {
+	if user, err = r.checkUser(ctx, user); err != nil {
 		return nil, err
 	}
-	if _, _, err := r.inspect(ctx, id); err != nil {
+	_, emulated, err := r.inspect(ctx, id)
+	if err != nil {
 		if t.Owner != "" {
 			err = fmt.Errorf("%w; to cut %s off now without the key: tokendesk unassign %s", err, t.Owner, id)
 		}
@@ -57,7 +61,7 @@ func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID,
 	}
 	return r.begin(ctx, planReissue, officer, id, params{
 		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: t.Enter,
-		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated,
+		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated || emulated,
 	}, tell)
 }
 

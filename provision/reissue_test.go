@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tokendesk/device"
+	"tokendesk/device/emulator"
 	"tokendesk/provision"
 	"tokendesk/vault"
 )
@@ -89,7 +90,6 @@ func TestUnconfirmedCutOffStopsTheReissue(t *testing.T) {
 		t.Errorf("a new seed: %v", err)
 	}
 	b.wantOnDevice(slot2)
-	wantRefused(t, b.Undo(t.Context(), slot2, b.tell), "cannot be undone", "tokendesk resolve "+string(slot2))
 	_, err = b.Resolve(t.Context(), slot2, nil, b.tell)
 	b.wantUnfinished(err, slot2, "confirm", down)
 
@@ -139,14 +139,15 @@ func TestReissueRefusals(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
 	b.deliver()
-	b.CheckUser = func(_ context.Context, user string) error {
+	b.CheckUser = func(_ context.Context, user string) (string, error) {
 		if user == "nobody" {
-			return &provision.RefusedError{Reason: "no such user"}
+			return "", &provision.RefusedError{Reason: "no such user"}
 		}
-		return nil
+		return strings.ToLower(user), nil
 	}
 	wantRefused(t, b.reissue(t.Context(), slot2, ""), "name the new owner")
 	wantRefused(t, b.reissue(t.Context(), slot2, "alice"), "belongs to alice already", "tokendesk resync "+string(slot2))
+	wantRefused(t, b.reissue(t.Context(), slot2, "ALICE"), "already", "tokendesk resync "+string(slot2))
 	wantRefused(t, b.reissue(t.Context(), slot2, "nobody"), "no such user")
 	if err := b.reissue(t.Context(), slot1, "bob"); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("an unknown token: %v", err)
@@ -170,7 +171,7 @@ func TestReissueOfAnUnverifiedTokenIsRefused(t *testing.T) {
 	b.update(func(tx *vault.Tx) error {
 		return tx.PutToken(vault.Token{ID: slot2, Serial: serial, Status: vault.Pending, Digits: 6})
 	})
-	wantRefused(t, b.reissue(t.Context(), slot2, "bob"), "never verified", "enroll")
+	wantRefused(t, b.reissue(t.Context(), slot2, "bob"), "is pending; only an active token can be reissued")
 }
 
 func TestUndeliveredPutOfTheOldSeedDoesNotHoldUpTheNewOne(t *testing.T) {
@@ -217,5 +218,56 @@ func TestKeyThatKeepsItsOldSeedIsNoticed(t *testing.T) {
 	b.wantOnDevice(slot2)
 	if b.touches() != 2 {
 		t.Error("resolve asked for more than two touches")
+	}
+}
+
+func TestReissueOfADisabledTokenIsRefused(t *testing.T) {
+	b := newBench(t)
+	b.enrolled(slot2, "alice")
+	b.deliver()
+	if _, _, err := b.Disable(slot2); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, b.reissue(t.Context(), slot2, "bob"), "is disabled", "tokendesk enable "+string(slot2))
+}
+
+// The wrong successor was named while the directory was away: the reissue can be called off, the cut-off stands.
+func TestReissueIsCalledOffBeforeItSeals(t *testing.T) {
+	b := newBench(t)
+	b.enrolled(slot2, "alice")
+	b.deliver()
+	b.Confirm = func(context.Context, uint64) error { return errors.New("away") }
+	err := b.reissue(t.Context(), slot2, "bbo")
+	if err == nil || !strings.Contains(err.Error(), "resolve --undo") {
+		t.Fatalf("the way out is not named: %v", err)
+	}
+	if err := b.Undo(t.Context(), slot2, b.tell); err != nil {
+		t.Fatal(err)
+	}
+	if tok := b.token(slot2); tok.Status != vault.Active || tok.Owner != "" || tok.Generation != 1 {
+		t.Errorf("%+v", tok)
+	}
+	b.wantOutbox("unassign/1:alice")
+	b.Confirm = nil
+	if err := b.reissue(t.Context(), slot2, "Bob"); err != nil {
+		t.Fatal(err)
+	}
+	b.wantOutbox("unassign/1:alice put/2 assign/2:Bob")
+}
+
+// The holder has put something of their own into the slot since the key was pulled: it is not the desk's to overwrite.
+func TestResolveLeavesWhatCameInTheMeantime(t *testing.T) {
+	b := newBench(t)
+	b.fault(emulator.FaultUnplugAtChunk, 4)
+	b.wantUnfinished(b.enroll(t.Context(), enrollment(slot2, "alice")), slot2, "program", device.ErrGone)
+	b.key.Insert()
+	b.occupy(slot2, "abcdef", true)
+	before := b.typed(slot2)
+	_, err := b.Resolve(t.Context(), slot2, nil, b.tell)
+	if err == nil || !strings.Contains(err.Error(), "was empty when the enroll began") {
+		t.Fatalf("%v", err)
+	}
+	if after := b.typed(slot2); len(after) != len(before) {
+		t.Errorf("the slot typed %q and now %q", before, after)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"tokendesk/device"
 	"tokendesk/vault"
@@ -38,7 +39,8 @@ func (r *Runner) Resolve(ctx context.Context, id device.TokenID, codes []string,
 	return w.run(ctx)
 }
 
-// Undo erases what an unfinished enroll has left, on the device and in the vault.
+// Undo erases what an unfinished enroll has left, on the device and in the vault. Of a reissue that has not sealed
+// a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off.
 func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
 	release, err := r.claim(id)
 	if err != nil {
@@ -49,8 +51,8 @@ func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
 	if err != nil {
 		return err
 	}
-	if w.job.Kind != planEnroll {
-		return refuse("finish it: tokendesk resolve "+string(id), "a %s cannot be undone: the old owner is cut off already", w.job.Kind)
+	if w.job.Kind == planReissue {
+		return w.callOff()
 	}
 	erased, err := w.erase(ctx)
 	if err != nil {
@@ -71,6 +73,25 @@ func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
 		return err
 	}
 	tell(Progress{Kind: Done, Step: "undo", Text: "seed and record removed from the vault"})
+	return nil
+}
+
+// callOff ends a reissue that has not touched the device.
+func (w *work) callOff() error {
+	err := w.Vault.Update(func(tx *vault.Tx) error {
+		t, err := tx.Token(w.job.Token)
+		if err != nil {
+			return err
+		}
+		if t.Status == vault.Limbo || t.Generation == w.params.Generation {
+			return refuse("finish it: tokendesk resolve "+string(t.ID), "this reissue cannot be undone any more: a new seed is sealed for the key")
+		}
+		return tx.DeleteJob(w.job.ID)
+	})
+	if err != nil {
+		return err
+	}
+	w.tell(Progress{Kind: Done, Step: "undo", Text: "reissue called off; the token is stock, with its old seed, and the cut-off of its old owner stands"})
 	return nil
 }
 
@@ -129,7 +150,8 @@ func (r *Runner) Recover(ctx context.Context) error {
 			return err
 		}
 		if _, err := w.run(ctx); err != nil {
-			return err
+			r.Log.Error("cannot finish interrupted work", "token", job.Token, "error", err)
+			continue
 		}
 		r.Log.Info("finished interrupted work", "plan", job.Kind, "token", job.Token)
 	}
@@ -150,6 +172,21 @@ func (r *Runner) load(id device.TokenID, tell Tell) (*work, error) {
 		return json.Unmarshal(job.Params, &w.params)
 	})
 	return w, err
+}
+
+// JobsFor lists the unfinished work that is to give user a token.
+func JobsFor(tx *vault.Tx, user string) (found []vault.Job, err error) {
+	jobs, err := tx.Jobs()
+	for _, job := range jobs {
+		var p params
+		if err := json.Unmarshal(job.Params, &p); err != nil {
+			return nil, err
+		}
+		if user != "" && strings.EqualFold(p.User, user) {
+			found = append(found, job)
+		}
+	}
+	return found, err
 }
 
 // Waiting says in words where an unfinished job stands.

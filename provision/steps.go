@@ -42,11 +42,15 @@ func program(ctx context.Context, w *work) error {
 		c.CurrentAccessCode = code
 	}
 	err = w.device.Program(ctx, c)
-	if rejected := (*device.RejectedError)(nil); state.Configured && errors.As(err, &rejected) {
-		c.CurrentAccessCode = secret.Secret{}
-		err = w.device.Program(ctx, c)
+	if rejected := (*device.RejectedError)(nil); !state.Configured || !errors.As(err, &rejected) {
+		return err
 	}
-	return err
+	if w.job.Kind == planEnroll && !w.params.Occupied && !w.params.Written {
+		return refuse("give the enroll up with tokendesk resolve --undo, and look what the slot is used for",
+			"slot %d was empty when the enroll began and now holds something that the desk did not write", w.job.Token.Slot())
+	}
+	c.CurrentAccessCode = secret.Secret{}
+	return w.device.Program(ctx, c)
 }
 
 // written remembers that the device has held the sealed seed.
@@ -123,6 +127,7 @@ func activate(tx *vault.Tx, w *work, now time.Time) error {
 		}
 	}
 	t.Status, t.Generation, t.Counter = vault.Active, w.params.Generation, w.found
+	t.Emulated = t.Emulated || w.params.Emulated
 	t.Digits, t.Identifier, t.Enter, t.LastUsed = w.params.Digits, w.params.Identifier, w.params.Enter, now
 	return tx.PutToken(t)
 }
@@ -173,10 +178,10 @@ func (r *Runner) inspect(ctx context.Context, id device.TokenID) (state device.S
 	return state, emulated, nil
 }
 
-// checkUser refuses a user who cannot get a token, as far as that is known now.
-func (r *Runner) checkUser(ctx context.Context, user string) error {
+// checkUser refuses a user who cannot get a token, as far as that is known now, and returns the user's proper name.
+func (r *Runner) checkUser(ctx context.Context, user string) (string, error) {
 	if user == "" || r.CheckUser == nil {
-		return nil
+		return user, nil
 	}
 	return r.CheckUser(ctx, user)
 }

@@ -27,7 +27,7 @@ type Observation struct {
 	Exists  bool
 	Counter uint64
 	Owner   string // the user whose login takes this token's codes; empty for stock
-	Enabled bool   // codes of it can be accepted
+	Enabled bool   // its secret is there: codes of it can be accepted, once it has an owner
 }
 
 // Connector speaks to one central service. Its methods are idempotent and safe for concurrent use.
@@ -38,16 +38,26 @@ type Connector interface {
 	TokensPerUser() int
 	// Observe reads a token's state. An unknown token is not an error.
 	Observe(ctx context.Context, token device.TokenID) (Observation, error)
-	// UserTokens lists the central names of the tokens that a user's login takes;
-	// ErrRefused if there is no such user.
-	UserTokens(ctx context.Context, user string) ([]string, error)
-	// Apply makes a change, reads it back and returns what it saw. seed is set for Put and Enable
-	// and belongs to c.Generation. Within a generation the counter never goes down: the result is
-	// the maximum of c.Counter and what is there. For a Put that replaces another generation,
-	// secret and counter are replaced together.
+	// FindUser looks a user up; ErrRefused if there is none of that name, or several.
+	FindUser(ctx context.Context, name string) (User, error)
+	// Apply makes a change, reads it back and returns what it saw.
+	//
+	// For Put, Assign and Enable, seed is that of c.Generation if codes of the token may be accepted; a zero one
+	// says that they may not, and afterwards they are not, whatever was there before. None of the three is made while
+	// somebody else than c.User has the token there (ErrRefused). Unassign and Disable leave no
+	// way to log in with the token, also for users that the connector cannot see.
+	//
+	// For one seed the counter never goes down: the result is the maximum of c.Counter and what is
+	// there. Where another seed is there, secret and counter are replaced together.
 	Apply(ctx context.Context, c vault.Change, seed secret.Secret) (Observation, error)
 	// Check names everything that would keep the connector from working, with its cure.
 	Check(ctx context.Context) []Problem
+}
+
+// User is a user of the central service.
+type User struct {
+	Name   string   // as the service spells it
+	Tokens []string // the central names of the tokens that the user's login takes
 }
 
 // Problem is one broken prerequisite and its cure.

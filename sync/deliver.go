@@ -10,7 +10,8 @@ import (
 )
 
 // pass delivers until nothing is left that can be tried now, each entry at most once, and returns when
-// the next pause ends (zero if none does).
+// the next pause ends (zero if none does). An outcome that the vault does not take keeps it from nothing else:
+// the entry stays, and the error is returned at the end.
 func (o *Outbox) pass(ctx context.Context, force bool) (due time.Time, err error) {
 	if o.c == nil {
 		return time.Time{}, ctx.Err()
@@ -22,6 +23,7 @@ func (o *Outbox) pass(ctx context.Context, force bool) (due time.Time, err error
 		return time.Time{}, ctx.Err()
 	}
 	tried := make(map[uint64]bool)
+	var unrecorded error
 	for {
 		if err := ctx.Err(); err != nil {
 			return time.Time{}, err
@@ -36,15 +38,28 @@ func (o *Outbox) pass(ctx context.Context, force bool) (due time.Time, err error
 			}
 			return err
 		})
-		if err != nil || !ok {
-			return q.due, err
+		if err != nil {
+			return time.Time{}, err
+		}
+		if !ok {
+			return q.due, unrecorded
 		}
 		tried[a.change.Seq] = true
-		if err := o.deliver(ctx, a); err != nil {
+		err = o.deliver(ctx, a)
+		if isFinal(ctx, err) {
 			return time.Time{}, err
+		}
+		if unrecorded == nil {
+			unrecorded = err
 		}
 		o.announce()
 	}
+}
+
+// isFinal tells errors after which nothing can go on from those that pass, such as a full disk.
+func isFinal(ctx context.Context, err error) bool {
+	var state *vault.StateError
+	return err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrClosed) || errors.As(err, &state))
 }
 
 // deliver applies one entry and records the outcome. It returns an error only if it could not record
@@ -52,31 +67,39 @@ func (o *Outbox) pass(ctx context.Context, force bool) (due time.Time, err error
 func (o *Outbox) deliver(ctx context.Context, a attempt) error {
 	defer a.seed.Wipe()
 	log := o.log.With("change", a.change.Seq, "kind", a.change.Kind, "token", a.change.Token, "user", a.change.User)
-	if a.obsolete {
-		log.Info("dropped a change that a reseeding has made obsolete", "generation", a.change.Generation)
-		return o.remove(a.change, Observation{})
+	if a.obsolete != "" {
+		err := o.remove(a.change, Observation{})
+		if err == nil {
+			log.Info("dropped an obsolete change", "because", a.obsolete, "generation", a.change.Generation, "parked", a.change.Parked)
+		}
+		return err
 	}
 	seen, err := o.c.Apply(ctx, a.change, a.seed)
 	switch {
 	case err == nil:
-		log.Info("delivered", "counter", seen.Counter, "attempts", a.change.Attempts+1)
-		return o.remove(a.change, seen)
+		if err = o.remove(a.change, seen); err == nil {
+			log.Info("delivered", "counter", seen.Counter, "attempts", a.change.Attempts+1)
+		}
+		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	c := a.change
 	c.Attempts++
 	c.Problem = err.Error()
-	if errors.Is(err, ErrRefused) {
-		c.Parked, c.NotBefore = true, time.Time{}
-		log.Warn("parked a change", "problem", c.Problem)
-	} else {
+	c.Parked = errors.Is(err, ErrRefused)
+	c.NotBefore = time.Time{}
+	if !c.Parked {
 		c.NotBefore = time.Now().UTC().Add(o.backoff.pause(c.Attempts))
-		log.Warn("cannot deliver yet", "problem", c.Problem, "attempts", c.Attempts, "again", c.NotBefore)
 	}
 	err = o.v.Update(func(tx *vault.Tx) error { return tx.PutChange(c) })
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil // discarded meanwhile
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return nil // removed meanwhile
+	case c.Parked:
+		log.Warn("parked a change", "problem", c.Problem)
+	default:
+		log.Warn("cannot deliver yet", "problem", c.Problem, "attempts", c.Attempts, "again", c.NotBefore)
 	}
 	return err
 }
@@ -95,6 +118,9 @@ func (o *Outbox) remove(c vault.Change, seen Observation) error {
 			return err
 		case t.Generation != c.Generation || seen.Counter <= t.Counter:
 			return nil
+		}
+		if other, err := replacing(tx, t); err != nil || other {
+			return err
 		}
 		t.Counter = seen.Counter
 		return tx.PutToken(t)

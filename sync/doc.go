@@ -3,5 +3,7 @@
 //
 // The directory is named sync after its subject; the package is not, so that a bare sync.Mutex can
 // never mean it. Connectors (openldap) live below and know one server each. Delivery is at least
-// once, in order per token; a change counts as delivered only when it was read back as written.
+// once and, but for cut-offs, which nothing holds back, in order per token; whether codes are accepted
+// afterwards is decided by the vault as it is then, not by the entry. A change counts as delivered only when
+// it was read back as written.
 package syncer

@@ -22,9 +22,15 @@ type Backoff struct{ Min, Max time.Duration }
 
 // Outbox delivers the vault's changes to the central service: at least once, and in order per token.
 //
+// An entry says what to bring up to date; what it is brought to is read from the vault at delivery. A
+// token's codes may be accepted if it is active and has an owner then, and only then does a
+// Put, Assign or Enable carry its seed. So nothing that is delivered late can undo a cut-off, and
+// cut-offs go first, held back by nothing: not even by earlier entries of their token. An entry that asks for what the vault
+// no longer wants is dropped, whatever its state; a cut-off never is.
+//
 // A change that fails is tried again with growing pauses, which survive restarts because they stand
-// in the change; one that is refused is parked until Retry. Either holds back its own token only,
-// and any assignment to the user or of the token that it was to cut off.
+// in the change; one that is refused is parked until Retry. Either holds back the later changes of its own token,
+// except cut-offs; a cut-off also holds back assignments to the user whom it concerns.
 type Outbox struct {
 	v       *vault.Vault
 	c       Connector
@@ -45,13 +51,23 @@ func NewOutbox(v *vault.Vault, c Connector, log *slog.Logger, b Backoff) *Outbox
 	return o
 }
 
-// Run delivers whatever is due until ctx ends, and returns its error, or that of the vault. It sleeps until
-// Wake or until the next pause is over.
+// Run delivers whatever is due until ctx ends, and returns its error, or that of a vault which is closed or in
+// a state of no use. It sleeps until Wake or until the next pause is over. What the vault cannot
+// record, because the disk is full, say, is delivered again after a pause.
 func (o *Outbox) Run(ctx context.Context) error {
+	failures := 0
 	for {
 		due, err := o.pass(ctx, false)
-		if err != nil {
+		switch {
+		case isFinal(ctx, err):
 			return err
+		case err != nil:
+			failures++
+			pause := o.backoff.pause(failures)
+			o.log.Error("cannot record what became of a change", "error", err, "again_in", pause)
+			due = time.Now().Add(pause)
+		default:
+			failures = 0
 		}
 		if err := o.sleep(ctx, due); err != nil {
 			return err
@@ -77,7 +93,7 @@ func (o *Outbox) sleep(ctx context.Context, due time.Time) error {
 }
 
 // Wake tells Run, and everybody in Wait, that the outbox has changed: call it after every transaction that
-// enqueued or discarded something.
+// enqueued or removed something.
 func (o *Outbox) Wake() {
 	select {
 	case o.wake <- struct{}{}:
@@ -100,8 +116,8 @@ func (o *Outbox) Deliver(ctx context.Context) (remaining int, err error) {
 	return remaining, err
 }
 
-// Wait returns nil when the entry is gone, because it was confirmed, became obsolete or was discarded, and an error
-// with its problem when it is parked (ErrParked).
+// Wait returns nil when the entry is gone, because it was confirmed or became obsolete, and an error with its
+// problem when it is parked (ErrParked) or ctx ends (its error).
 func (o *Outbox) Wait(ctx context.Context, seq uint64) error {
 	for {
 		o.mu.Lock()
@@ -123,10 +139,30 @@ func (o *Outbox) Wait(ctx context.Context, seq uint64) error {
 		}
 		select {
 		case <-ctx.Done():
+			if c.Problem != "" {
+				return fmt.Errorf("%w; so far: %s", ctx.Err(), c.Problem)
+			}
 			return ctx.Err()
 		case <-changed:
 		}
 	}
+}
+
+// Hurry ends an entry's pause, has it tried at once and waits for it as Wait does. A parked entry stays parked.
+func (o *Outbox) Hurry(ctx context.Context, seq uint64) error {
+	err := o.v.Update(func(tx *vault.Tx) error {
+		c, found, err := find(tx, seq)
+		if err != nil || !found || c.NotBefore.IsZero() {
+			return err
+		}
+		c.NotBefore = time.Time{}
+		return tx.PutChange(c)
+	})
+	if err != nil {
+		return fmt.Errorf("cannot hurry change %d: %w", seq, err)
+	}
+	o.Wake()
+	return o.Wait(ctx, seq)
 }
 
 // Retry takes an entry out of its parking place or its pause and has it tried at once.
@@ -160,10 +196,7 @@ func (o *Outbox) Observe(ctx context.Context, id device.TokenID) (base uint64, s
 			return err
 		}
 		base = t.Counter
-		waiting, err := tx.Changes()
-		for _, c := range waiting {
-			other = other || c.Token == id && c.Kind == vault.Put && c.Generation == t.Generation
-		}
+		other, err = replacing(tx, t)
 		return err
 	})
 	if err != nil || o.c == nil {

@@ -1,7 +1,10 @@
 package syncer
 
 import (
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tokendesk/vault"
@@ -11,8 +14,8 @@ import (
 // attempt is the next entry to work on.
 type attempt struct {
 	change   vault.Change
-	seed     secret.Secret // for Put and Enable; wiped after use
-	obsolete bool          // nothing is left to deliver
+	seed     secret.Secret // zero unless codes may be accepted; wiped after use
+	obsolete string        // why nothing is left to deliver
 }
 
 // queue is the outbox in one transaction, and what this pass has tried of it.
@@ -26,25 +29,35 @@ type queue struct {
 	due     time.Time     // when the first pause ends; zero if none is waited for
 }
 
-// next finds the first entry that nothing holds back; ok is false if there is none now.
+// next finds the first entry that nothing holds back, cut-offs before all others; ok is false if there is none now.
 func (q *queue) next() (a attempt, ok bool, err error) {
-	held := make(map[string]bool)
+	for _, c := range q.changes {
+		if c.Kind.CutOff() && q.ready(c) {
+			return attempt{change: c}, true, nil
+		}
+	}
 	for i, c := range q.changes {
-		if held[string(c.Token)] {
-			continue // in order per token
-		}
-		held[string(c.Token)] = true
-		if q.waitsForCutOff(i) || !q.ready(c) {
+		if c.Kind.CutOff() {
 			continue
 		}
-		a, err := q.resolve(i)
-		if err != nil {
+		if q.tried[c.Seq] {
+			q.ready(c) // notes its pause
+			continue
+		}
+		t, why, err := q.judge(c)
+		switch {
+		case err != nil:
 			return attempt{}, false, err
-		}
-		if a.change.Seq != c.Seq && !q.ready(a.change) {
+		case why != "":
+			return attempt{change: c, obsolete: why}, true, nil
+		case q.held(i) || !q.ready(c):
 			continue
 		}
-		return a, true, nil
+		a = attempt{change: c}
+		if c.Kind != vault.Advance && t.Status == vault.Active && t.Owner != "" {
+			a.seed, err = q.tx.Seed(t.ID, t.Generation)
+		}
+		return a, err == nil, err
 	}
 	return attempt{}, false, nil
 }
@@ -64,48 +77,39 @@ func (q *queue) ready(c vault.Change) bool {
 	return true
 }
 
-// waitsForCutOff: a user gets a token only after what was to be taken from them, and a token goes to a user
-// only after it was taken from the one before.
-func (q *queue) waitsForCutOff(i int) bool {
+// held: everything but a cut-off waits for the earlier entries of its token, and a user gets a token
+// only after what was to be taken from them.
+func (q *queue) held(i int) bool {
 	c := q.changes[i]
-	return c.Kind == vault.Assign && slices.ContainsFunc(q.changes[:i], func(e vault.Change) bool {
-		return e.Kind.CutOff() && (e.Token == c.Token || e.User != "" && e.User == c.User)
+	return slices.ContainsFunc(q.changes[:i], func(e vault.Change) bool {
+		return e.Token == c.Token || c.Kind == vault.Assign && e.Kind.CutOff() && strings.EqualFold(e.User, c.User)
 	})
 }
 
-// resolve fetches the seed of entry i and settles what a reseeding in the meantime means for it. A
-// cut-off is always delivered as it is.
-func (q *queue) resolve(i int) (attempt, error) {
-	c := q.changes[i]
-	if c.Kind.CutOff() {
-		return attempt{change: c}, nil
+// judge returns the entry's token and, if the vault has moved on so that the entry asks for what is
+// no longer wanted, why.
+func (q *queue) judge(c vault.Change) (t vault.Token, obsolete string, err error) {
+	t, err = q.tx.Token(c.Token)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return t, "the token is gone", nil
+	case err != nil:
+		return t, "", err
+	case c.Generation != t.Generation:
+		return t, fmt.Sprintf("the token is at seed generation %d", t.Generation), nil
+	case c.Kind == vault.Assign && !strings.EqualFold(c.User, t.Owner):
+		return t, "the token belongs to this user no longer", nil
+	case c.Kind == vault.Enable && t.Status != vault.Active:
+		return t, fmt.Sprintf("the token is %s", t.Status), nil
 	}
-	seeds, err := q.tx.Generations(c.Token)
-	if err != nil {
-		return attempt{}, err
-	}
-	if !slices.Contains(seeds, c.Generation) {
-		if c.Kind != vault.Assign {
-			return attempt{change: c, obsolete: true}, nil
-		}
-		later := q.changes[i+1:]
-		end := slices.IndexFunc(later, func(e vault.Change) bool { return e.Token == c.Token && e.Kind.CutOff() })
-		if end >= 0 && later[end].Kind == vault.Unassign && later[end].User == c.User {
-			return attempt{change: c, obsolete: true}, nil // given and taken again while the service was away
-		}
-		if end < 0 {
-			end = len(later)
-		}
-		// The token may never have arrived with that seed: what puts it there goes first.
-		put := slices.IndexFunc(later[:end], func(e vault.Change) bool { return e.Token == c.Token && e.Kind == vault.Put })
-		if put < 0 {
-			return attempt{change: c}, nil
-		}
-		c = later[put]
-	}
-	if c.Kind != vault.Put && c.Kind != vault.Enable {
-		return attempt{change: c}, nil
-	}
-	seed, err := q.tx.Seed(c.Token, c.Generation)
-	return attempt{change: c, seed: seed}, err
+	return t, "", nil
+}
+
+// replacing tells whether the token's own seed is still to be put there: until then, a counter that the
+// service shows may belong to another seed.
+func replacing(tx *vault.Tx, t vault.Token) (bool, error) {
+	waiting, err := tx.Changes()
+	return slices.ContainsFunc(waiting, func(c vault.Change) bool {
+		return c.Token == t.ID && c.Kind == vault.Put && c.Generation == t.Generation
+	}), err
 }

@@ -11,7 +11,7 @@ import (
 // Filter selects tokens; its zero value selects all.
 type Filter struct {
 	Device device.ID
-	Owner  string
+	Owner  string // in any case of letters, as directories compare names
 	Status Status
 	Text   string         // found in the name or the owner, in any case of letters
 	After  device.TokenID // only names after this one: where the last page ended
@@ -20,7 +20,7 @@ type Filter struct {
 
 func (f Filter) matches(t Token) bool {
 	text := strings.ToLower(f.Text)
-	return (f.Owner == "" || f.Owner == t.Owner) &&
+	return (f.Owner == "" || strings.EqualFold(f.Owner, t.Owner)) &&
 		(f.Status == "" || f.Status == t.Status) &&
 		(strings.Contains(strings.ToLower(string(t.ID)), text) || strings.Contains(strings.ToLower(t.Owner), text))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -72,8 +73,8 @@ func act(c *cli.Context, path string, in any) error {
 	}
 	out := output(c)
 	if out.json {
-		return out.printJSON(o)
+		return errors.Join(out.printJSON(o), stillOpen(o))
 	}
 	printOutcome(out, o)
-	return nil
+	return stillOpen(o)
 }

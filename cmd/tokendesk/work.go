@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -36,7 +37,7 @@ func workCommands() []*cli.Command {
 		},
 		{
 			Name: "resolve", Usage: "settle interrupted work on a token", ArgsUsage: "[TOKEN [CODE CODE]]", Category: "Work", Action: resolve,
-			Flags: []cli.Flag{&cli.BoolFlag{Name: "undo", Usage: "erase what an unfinished enroll has left, instead of finishing it"}},
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "undo", Usage: "give up an enroll, or a reissue that has not sealed a new seed, instead of finishing it"}},
 		},
 		{
 			Name: "test", Usage: "check one code of a token; the code is used up", ArgsUsage: "TOKEN [CODE]",
@@ -215,9 +216,23 @@ func work(c *cli.Context, path string, in any) error {
 		return err
 	}
 	if out.json {
-		return out.printJSON(api.Event{Outcome: &outcome})
+		return errors.Join(out.printJSON(api.Event{Outcome: &outcome}), stillOpen(outcome))
 	}
 	printOutcome(out, outcome)
+	return stillOpen(outcome)
+}
+
+// stillOpen is an error if somebody was to be cut off and is not yet.
+func stillOpen(o api.Outcome) error {
+	for _, ch := range o.Changes {
+		if ch.CutOff && ch.State != "confirmed" {
+			who := "whoever has it"
+			if ch.User != "" {
+				who = ch.User
+			}
+			return api.Errorf(api.Unfinished, "%s CAN STILL LOG IN with %s until the central service has confirmed change %d: see tokendesk outbox", who, ch.Token, ch.Seq)
+		}
+	}
 	return nil
 }
 

@@ -3,7 +3,6 @@ package openldap
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -24,19 +23,6 @@ func (c *Connector) Observe(ctx context.Context, token device.TokenID) (seen syn
 		return err
 	})
 	return seen, err
-}
-
-// UserTokens implements syncer.Connector.
-func (c *Connector) UserTokens(ctx context.Context, name string) (tokens []string, err error) {
-	err = c.do(ctx, func(s *session) error {
-		u, err := s.user(name)
-		tokens = nil
-		if err == nil && u.link != "" {
-			tokens = []string{c.central(u.link)}
-		}
-		return err
-	})
-	return tokens, err
 }
 
 // Apply implements syncer.Connector.
@@ -64,7 +50,7 @@ func (s *session) write(ch vault.Change, seed secret.Secret) error {
 	case vault.Advance:
 		return s.advance(ch)
 	case vault.Assign:
-		return s.assign(ch)
+		return s.assign(ch, seed)
 	case vault.Unassign:
 		return s.unassign(ch)
 	case vault.Disable:
@@ -92,34 +78,34 @@ func (s *session) observe(id device.TokenID) (syncer.Observation, error) {
 	return syncer.Observation{Exists: true, Counter: e.next, Owner: names(owners), Enabled: present}, nil
 }
 
-// put creates the entry or brings it to the generation, and puts the secret there. Enable is the same: it
-// puts the secret back.
+// put creates the entry or brings it to the generation, with the secret or, if the seed is zero, without any.
+// Enable is the same.
 func (s *session) put(ch vault.Change, seed secret.Secret) error {
 	params, ok := s.cfg.Params[ch.Digits]
-	switch {
-	case !ok:
+	if !ok {
 		return fmt.Errorf("%w: no oathHOTPParams entry is configured for codes of %d digits: create one and name it", syncer.ErrRefused, ch.Digits)
-	case seed.IsZero():
-		return fmt.Errorf("%w: token %s comes without its seed", syncer.ErrRefused, ch.Token.Central())
+	}
+	if err := s.linkedByNobodyBut(ch.User, ch.Token); err != nil {
+		return err
 	}
 	return s.raise(ch, func(e entry) error {
 		if !e.exists {
 			return s.create(e.dn, ch, params, seed)
 		}
-		older, err := s.outdated(e, ch, seed)
+		replace, err := s.holdsAnotherSeed(e, ch, seed)
 		if err != nil {
 			return err
 		}
 		m := ldap.NewModifyRequest(e.dn, nil)
-		if older {
+		if replace {
 			m.Replace(attrCounter, formatCounter(ch.Counter))
 		} else {
 			raiseTo(m, e, ch.Counter)
 		}
-		m.Replace(attrSecret, []string{string(seed.Reveal())})
+		m.Replace(attrSecret, secretValue(seed))
 		m.Replace(attrParams, []string{params})
 		m.Replace(attrSerial, []string{ch.Token.Central()})
-		m.Replace(attrNote, withGeneration(e.notes, ch.Generation))
+		m.Replace(attrNote, withOrigin(e.notes, s.origin(ch)))
 		return s.conn.Modify(m)
 	})
 }
@@ -130,40 +116,65 @@ func (s *session) create(dn string, ch vault.Change, params string, seed secret.
 	a.Attribute("cn", []string{ch.Token.Central()})
 	a.Attribute(attrSerial, []string{ch.Token.Central()})
 	a.Attribute(attrParams, []string{params})
-	a.Attribute(attrNote, []string{formatGeneration(ch.Generation)})
-	a.Attribute(attrSecret, []string{string(seed.Reveal())})
+	a.Attribute(attrNote, []string{s.origin(ch).String()})
+	if value := secretValue(seed); value != nil {
+		a.Attribute(attrSecret, value)
+	}
 	if last := formatCounter(ch.Counter); last != nil {
 		a.Attribute(attrCounter, last)
 	}
 	return s.conn.Add(a)
 }
 
-// outdated tells whether the entry holds an earlier generation than the change. An entry that does
-// not say is of the same generation if it holds the same secret.
-func (s *session) outdated(e entry, ch vault.Change, seed secret.Secret) (bool, error) {
-	switch {
-	case e.generation > ch.Generation:
-		return false, s.newer(e, ch)
-	case e.generation == 0:
-		_, same, err := s.secretIs(e.dn, seed)
-		return !same, err
+// secretValue is what to store for a seed; nothing for a zero one.
+func secretValue(seed secret.Secret) []string {
+	if seed.IsZero() {
+		return nil
 	}
-	return e.generation < ch.Generation, nil
+	return []string{string(seed.Reveal())}
+}
+
+// origin is that of the seed which a change belongs to.
+func (c *Connector) origin(ch vault.Change) origin { return origin{ch.Generation, c.cfg.Desk} }
+
+// holdsAnotherSeed tells whether the entry's counter belongs to another seed than the change. Where there are two
+// secrets they are compared; where not, the entry's origin has to do.
+func (s *session) holdsAnotherSeed(e entry, ch vault.Change, seed secret.Secret) (bool, error) {
+	own := s.origin(ch)
+	if e.origin.sameDesk(own) && e.origin.generation > own.generation {
+		return false, s.newer(e, ch)
+	}
+	present, same, err := s.secretIs(e.dn, seed)
+	switch {
+	case err != nil:
+		return false, err
+	case present && !seed.IsZero():
+		return !same, nil
+	case !present && e.origin == (origin{}):
+		return false, nil // nothing says so, and lowering the counter could make used codes count again
+	case e.origin.desk != "" && !e.origin.sameDesk(own):
+		return true, nil
+	}
+	return e.origin.generation != own.generation, nil
 }
 
 func (s *session) newer(e entry, ch vault.Change) error {
-	return fmt.Errorf("%w: token %s has seed generation %d there, which is newer than %d: it was reseeded since, discard this change", syncer.ErrRefused, ch.Token.Central(), e.generation, ch.Generation)
+	return fmt.Errorf("%w: token %s has seed generation %d of this desk there, newer than %d, the last one in this vault, which seems to be an old copy: run tokendesk doctor and restore the latest backup of the vault, or reissue the key until it is at generation %d",
+		syncer.ErrRefused, ch.Token.Central(), e.origin.generation, ch.Generation, e.origin.generation+1)
 }
 
 func (s *session) advance(ch vault.Change) error {
 	return s.raise(ch, func(e entry) error {
+		own := s.origin(ch)
 		switch {
 		case !e.exists:
 			return fmt.Errorf("%w: token %s is not there: push it first", syncer.ErrRefused, ch.Token.Central())
-		case e.generation > ch.Generation:
+		case e.origin.desk != "" && !e.origin.sameDesk(own):
+			return fmt.Errorf("%w: token %s has a seed of another desk there (%s), so this counter is not its: reissue the key to take it over", syncer.ErrRefused, ch.Token.Central(), e.origin)
+		case e.origin.generation > own.generation:
 			return s.newer(e, ch)
-		case e.generation != 0 && e.generation < ch.Generation:
-			return fmt.Errorf("%w: token %s still has seed generation %d there: push it first", syncer.ErrRefused, ch.Token.Central(), e.generation)
+		case e.origin.generation != 0 && e.origin.generation < own.generation:
+			return fmt.Errorf("%w: token %s still has seed generation %d there: push it first", syncer.ErrRefused, ch.Token.Central(), e.origin.generation)
 		case e.next >= ch.Counter:
 			return nil
 		}
@@ -201,80 +212,4 @@ func (s *session) raise(ch vault.Change, write func(entry) error) error {
 		}
 	}
 	return fmt.Errorf("%w: token %s changed under the write %d times: it is in use right now, or %s may not read its entry", syncer.ErrUnavailable, ch.Token.Central(), races, s.cfg.BindDN)
-}
-
-func (s *session) assign(ch vault.Change) error {
-	u, err := s.user(ch.User)
-	if err != nil {
-		return err
-	}
-	e, err := s.token(ch.Token)
-	if err != nil {
-		return err
-	}
-	if !e.exists {
-		return fmt.Errorf("%w: token %s is not there: push it before it is assigned", syncer.ErrRefused, ch.Token.Central())
-	}
-	owners, err := s.linked(e.dn)
-	if err != nil {
-		return err
-	}
-	for _, o := range owners {
-		if !sameDN(o.dn, u.dn) {
-			return fmt.Errorf("%w: token %s belongs to %s: unassign it there first", syncer.ErrRefused, ch.Token.Central(), o.name)
-		}
-	}
-	if u.link != "" && !sameDN(u.link, e.dn) {
-		return fmt.Errorf("%w: user %q already has token %s: unassign it first", syncer.ErrRefused, ch.User, s.central(u.link))
-	}
-	m := ldap.NewModifyRequest(u.dn, nil)
-	if !u.class {
-		m.Add("objectClass", []string{classUser})
-	}
-	if u.link == "" {
-		m.Add(attrLink, []string{e.dn}) // not replace: a link that came meanwhile must stay
-	}
-	if len(m.Changes) == 0 {
-		return nil
-	}
-	return s.explain("link the token in", u.dn, s.conn.Modify(m))
-}
-
-func (s *session) unassign(ch vault.Change) error {
-	dn := s.tokenDN(ch.Token)
-	owners, err := s.linked(dn)
-	if err != nil {
-		return err
-	}
-	for _, o := range owners {
-		m := ldap.NewModifyRequest(o.dn, nil)
-		m.Delete(attrLink, []string{o.link})
-		err := s.conn.Modify(m)
-		if err != nil && !ldap.IsErrorAnyOf(err, ldap.LDAPResultNoSuchAttribute, ldap.LDAPResultNoSuchObject) {
-			return s.explain("remove the token from", o.dn, err)
-		}
-	}
-	return nil
-}
-
-func (s *session) disable(ch vault.Change) error {
-	e, err := s.token(ch.Token)
-	if err != nil || !e.exists {
-		return err
-	}
-	m := ldap.NewModifyRequest(e.dn, nil)
-	m.Delete(attrSecret, nil)
-	err = s.conn.Modify(m)
-	if ldap.IsErrorAnyOf(err, ldap.LDAPResultNoSuchAttribute, ldap.LDAPResultNoSuchObject) {
-		return nil
-	}
-	return s.explain("disable", e.dn, err)
-}
-
-func names(users []user) string {
-	var all []string
-	for _, u := range users {
-		all = append(all, u.name)
-	}
-	return strings.Join(all, ", ")
 }

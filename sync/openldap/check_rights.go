@@ -9,7 +9,7 @@ import (
 	"tokendesk/vault/secret"
 )
 
-// tokenRights tries what Put, Advance and Disable do.
+// tokenRights tries what every change does to a token's entry.
 func (k *checker) tokenRights() error {
 	base := k.cfg.TokensBase
 	if e, err := k.read(base, "1.1"); err != nil || e == nil {
@@ -64,7 +64,7 @@ func (k *checker) entryRights(dn, subtree string) error {
 	return nil
 }
 
-// peopleRights tries what Assign and Unassign do, on whichever user comes first.
+// peopleRights tries what Assign and Unassign do to a user's entry, on whichever user comes first.
 func (k *checker) peopleRights() error {
 	base := k.cfg.PeopleBase
 	if e, err := k.read(base, "1.1"); err != nil || e == nil {

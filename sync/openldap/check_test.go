@@ -124,7 +124,7 @@ func TestCheckCuresWork(t *testing.T) {
 		t.Errorf("%d rules were asked for: %v", len(seen), seen)
 	}
 	apply(t, connect(t, config(s)), secret.Random(20), change(vault.Put, "", 0), change(vault.Assign, "alice", 0),
-		change(vault.Disable, "", 0), change(vault.Enable, "", 0), change(vault.Unassign, "alice", 0))
+		change(vault.Disable, "", 0), change(vault.Enable, "alice", 0), change(vault.Unassign, "alice", 0))
 }
 
 // Without any token there is nothing to try rights on; what Check makes for that purpose does not stay.

@@ -3,8 +3,6 @@ package openldap
 import (
 	"fmt"
 
-	"github.com/go-ldap/ldap/v3"
-
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
 	"tokendesk/vault/secret"
@@ -22,11 +20,11 @@ func (s *session) confirm(ch vault.Change, seed secret.Secret) error {
 		}
 		return err
 	case vault.Assign:
-		return s.confirmAssign(ch)
+		return s.confirmAssign(ch, seed)
 	case vault.Unassign:
 		return s.confirmUnassign(ch)
 	case vault.Disable:
-		return s.confirmDisable(ch)
+		return s.confirmNoSecret(ch)
 	}
 	return nil
 }
@@ -39,7 +37,7 @@ func (s *session) confirmPut(ch vault.Change, seed secret.Secret) error {
 	switch {
 	case !e.exists:
 		return s.notConfirmed(ch, "the entry is not there")
-	case e.generation != ch.Generation:
+	case e.origin.generation != ch.Generation || !e.origin.sameDesk(s.origin(ch)):
 		return s.notConfirmed(ch, "the generation is another one")
 	case e.next < ch.Counter:
 		return s.notConfirmed(ch, "the counter is behind")
@@ -48,6 +46,9 @@ func (s *session) confirmPut(ch vault.Change, seed secret.Secret) error {
 	case e.serial != ch.Token.Central():
 		return s.notConfirmed(ch, "the serial number is another one")
 	}
+	if seed.IsZero() {
+		return s.confirmNoSecret(ch)
+	}
 	_, same, err := s.secretIs(e.dn, seed)
 	if err == nil && !same {
 		return s.notConfirmed(ch, "the secret is not the one that was written")
@@ -55,44 +56,31 @@ func (s *session) confirmPut(ch vault.Change, seed secret.Secret) error {
 	return err
 }
 
-func (s *session) confirmAssign(ch vault.Change) error {
+func (s *session) confirmAssign(ch vault.Change, seed secret.Secret) error {
 	u, err := s.user(ch.User)
-	if err == nil && (!u.class || !sameDN(u.link, s.tokenDN(ch.Token))) {
+	switch {
+	case err != nil:
+		return err
+	case !u.class || !sameDN(u.link, s.tokenDN(ch.Token)):
 		return s.notConfirmed(ch, "the user's entry does not link it")
 	}
-	return err
+	return s.confirmPut(ch, seed)
 }
 
-// confirmUnassign wants a positive proof: an empty search result also comes from a missing right.
+// confirmUnassign rests on the secret: that no link is found also comes from a missing right, or from a
+// user's entry that stands elsewhere by now.
 func (s *session) confirmUnassign(ch vault.Change) error {
-	dn := s.tokenDN(ch.Token)
-	left, err := s.linked(dn)
-	if err != nil {
+	left, err := s.linked(s.tokenDN(ch.Token))
+	switch {
+	case err != nil:
 		return err
-	}
-	if len(left) > 0 {
+	case len(left) > 0:
 		return s.notConfirmed(ch, names(left)+" still has it")
 	}
-	if ch.User == "" {
-		return nil
-	}
-	former, err := s.users(s.userFilter(ch.User), 2)
-	if err != nil {
-		return err
-	}
-	for _, u := range former {
-		free, err := s.probe(u.dn, "(!("+attrLink+"="+ldap.EscapeFilter(dn)+"))", "1.1")
-		if err != nil {
-			return s.explain("read", u.dn, err)
-		}
-		if free == nil {
-			return fmt.Errorf("%w: cannot see whether %s still links the token: %s lacks the right to search %s there, see tokendesk doctor", syncer.ErrRefused, u.dn, s.cfg.BindDN, attrLink)
-		}
-	}
-	return nil
+	return s.confirmNoSecret(ch)
 }
 
-func (s *session) confirmDisable(ch vault.Change) error {
+func (s *session) confirmNoSecret(ch vault.Change) error {
 	e, err := s.token(ch.Token)
 	if err != nil || !e.exists {
 		return err

@@ -28,14 +28,14 @@ const (
 
 // entry is a token's entry as it was read.
 type entry struct {
-	dn         string
-	exists     bool
-	counter    string // as stored, for compare-and-set; empty when absent
-	next       uint64 // the next moving factor
-	generation int    // 0 when nothing tells
-	notes      []string
-	params     string
-	serial     string
+	dn      string
+	exists  bool
+	counter string // as stored, for compare-and-set; empty when absent
+	next    uint64 // the next moving factor
+	origin  origin // of the seed; zero when nothing tells
+	notes   []string
+	params  string
+	serial  string
 }
 
 func (c *Connector) tokenDN(id device.TokenID) string {
@@ -63,9 +63,7 @@ func (s *session) token(id device.TokenID) (entry, error) {
 	e.params = found.GetAttributeValue(attrParams)
 	e.serial = found.GetAttributeValue(attrSerial)
 	e.notes = found.GetAttributeValues(attrNote)
-	for _, note := range e.notes {
-		e.generation = max(e.generation, parseGeneration(note))
-	}
+	e.origin = originOf(e.notes)
 	if e.next, err = parseCounter(e.counter); err != nil {
 		return e, fmt.Errorf("%w: %s of %s: %w", syncer.ErrRefused, attrCounter, e.dn, err)
 	}
@@ -90,35 +88,6 @@ func formatCounter(next uint64) []string {
 		return nil
 	}
 	return []string{strconv.FormatUint(next-1, 10)}
-}
-
-const generationNote = "tokendesk generation"
-
-func formatGeneration(n int) string { return fmt.Sprintf("%s %d", generationNote, n) }
-
-// parseGeneration finds the generation in a description, which people edit: letter case and
-// spaces do not matter. It is 0 for any other text.
-func parseGeneration(note string) int {
-	f := strings.Fields(strings.ToLower(note))
-	if len(f) != 3 || f[0]+" "+f[1] != generationNote {
-		return 0
-	}
-	n, err := strconv.ParseInt(f[2], 10, 32)
-	if err != nil || n < 0 {
-		return 0
-	}
-	return int(n)
-}
-
-// withGeneration replaces the generation among the descriptions and keeps everybody else's.
-func withGeneration(notes []string, n int) []string {
-	kept := []string{formatGeneration(n)}
-	for _, note := range notes {
-		if parseGeneration(note) == 0 {
-			kept = append(kept, note)
-		}
-	}
-	return kept
 }
 
 // secretIs asks whether the entry holds a secret and whether it is this one. An empty secret asks for presence only:

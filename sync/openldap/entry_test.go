@@ -40,19 +40,43 @@ func FuzzCounter(f *testing.F) {
 	})
 }
 
-func FuzzGeneration(f *testing.F) {
-	for _, s := range []string{"tokendesk generation 2", " Tokendesk  GENERATION 7 ", "tokendesk generation -1", "tokendesk generation 2147483648", "spare key"} {
+func TestOriginNotes(t *testing.T) {
+	for note, want := range map[string]origin{
+		"tokendesk generation 2":                   {2, ""},
+		" Tokendesk  GENERATION 7  Of  Desk-B ":    {7, "Desk-B"},
+		"tokendesk generation 3 of ":               {},
+		"tokendesk generation 3 of two desks":      {},
+		"tokendesk generation 3 by desk":           {},
+		"tokendesk generation 0 of desk":           {},
+		"tokendesk generation -1":                  {},
+		"tokendesk generation 2147483648":          {},
+		"spare key":                                {},
+		"":                                         {},
+		"tokendesk generation 2147483647 of desk1": {math.MaxInt32, "desk1"},
+	} {
+		if got := parseOrigin(note); got != want {
+			t.Errorf("%q: %+v, want %+v", note, got, want)
+		}
+	}
+	if got := originOf([]string{"spare", "tokendesk generation 1 of a", "tokendesk generation 3 of b"}); got != (origin{3, "b"}) {
+		t.Errorf("of several: %+v", got)
+	}
+}
+
+func FuzzOrigin(f *testing.F) {
+	for _, s := range []string{"tokendesk generation 2", " Tokendesk  GENERATION 7 of X", "tokendesk generation -1", "tokendesk generation 2147483648", "spare key"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, note string) {
-		n := parseGeneration(note)
-		if n < 0 || n > math.MaxInt32 {
-			t.Fatalf("%q: generation %d", note, n)
+		o := parseOrigin(note)
+		if o.generation < 0 || o.generation > math.MaxInt32 || o.generation == 0 && o.desk != "" {
+			t.Fatalf("%q: %+v", note, o)
 		}
-		if n != 0 && parseGeneration(formatGeneration(n)) != n {
-			t.Fatalf("%q: generation %d does not survive", note, n)
+		if o.generation != 0 && parseOrigin(o.String()) != o {
+			t.Fatalf("%q: %+v does not survive", note, o)
 		}
-		if kept := withGeneration([]string{note}, 3); parseGeneration(kept[0]) != 3 || (n == 0) != (len(kept) == 2) {
+		own := origin{3, "desk"}
+		if kept := withOrigin([]string{note}, own); parseOrigin(kept[0]) != own || (o.generation == 0) != (len(kept) == 2) {
 			t.Fatalf("%q: kept %q", note, kept)
 		}
 	})

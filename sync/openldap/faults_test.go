@@ -46,7 +46,7 @@ func TestRefusals(t *testing.T) {
 	cfg := config(s)
 	cfg.PeopleBase = "ou=none," + synctest.BaseDN
 	c := connect(t, cfg)
-	_, err := c.UserTokens(t.Context(), "alice")
+	_, err := c.FindUser(t.Context(), "alice")
 	wantError(t, err, syncer.ErrRefused, "ou=none", "no such entry")
 }
 
@@ -62,13 +62,24 @@ func TestInsufficientAccess(t *testing.T) {
 	}
 }
 
-// A link that may not be searched looks like no link: that must never pass for a confirmed cut-off.
-func TestUnassignIsNotConfirmedBlindly(t *testing.T) {
+// A link that may not be searched looks like no link: what is confirmed is that the secret is gone.
+func TestUnassignOfAHiddenLink(t *testing.T) {
 	s := start(t)
-	apply(t, connect(t, config(s)), secret.Random(20), change(vault.Put, "", 0), change(vault.Assign, "alice", 0))
+	seed := secret.Random(20)
+	apply(t, connect(t, config(s)), seed, change(vault.Put, "alice", 0), change(vault.Assign, "alice", 0))
 	rewrite(t, s, "attrs=objectClass,oathHOTPToken\n  by dn.exact=\""+s.BindDN+"\" write\n  by * read", "attrs=oathHOTPToken\n  by * none")
-	_, err := connect(t, config(s)).Apply(t.Context(), change(vault.Unassign, "alice", 0), secret.Secret{})
-	wantError(t, err, syncer.ErrRefused, "oathHOTPToken", "right")
+	if err := s.Login("alice", hotpscan.Code(seed, 6, 0)); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, config(s))
+	if seen := apply(t, c, secret.Secret{}, change(vault.Unassign, "alice", 0)); seen.Enabled {
+		t.Error("the secret is still there")
+	}
+	if s.Login("alice", hotpscan.Code(seed, 6, 1)) == nil {
+		t.Error("alice still logs in")
+	}
+	_, err := c.Apply(t.Context(), change(vault.Assign, "bob", 0), seed) // what nobody can see is not confirmed
+	wantError(t, err, syncer.ErrRefused, "right")
 }
 
 func TestUnavailable(t *testing.T) {
@@ -161,7 +172,7 @@ func TestLoginBetweenReadAndWrite(t *testing.T) {
 				}
 				return synctest.Pass
 			})
-			seen := apply(t, c, seed, change(kind, "", first+4))
+			seen := apply(t, c, seed, change(kind, "alice", first+4))
 			if err := <-login; err != nil {
 				t.Fatal(err)
 			}

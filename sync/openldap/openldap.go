@@ -8,9 +8,17 @@
 // counts the next one. The overlay takes no resync and keeps no failure count: the counter is
 // computed by the desk and written by compare-and-set, against logins that happen meanwhile.
 //
-// Everything fails closed. Disabling deletes oathSecret, unassigning deletes the link and keeps the
-// class oathHOTPUser: a user of that class without a usable token cannot log in, whereas
-// removing the class would let the bare password in. The class is therefore never removed here.
+// Everything fails closed. An entry has its oathSecret only while the token is active and somebody's. Disabling
+// deletes it. Unassigning deletes it and the links that can be seen: a user's entry that was moved out of
+// PeopleBase, or is hidden by an access rule, keeps its link and cannot log in any more either. Both
+// count as done when compare finds no secret in the entry (noSuchAttribute), or there is no entry. The class
+// oathHOTPUser stays: a user of that class without a usable token cannot log in, whereas
+// removing it would let the bare password in. It is therefore never removed here.
+//
+// The counter belongs to a seed, and is never lowered for the same one. Whether it is the same one is told by comparing
+// the secrets and, where there is none, by the entry's description, "tokendesk generation 2 of DESK". Another
+// seed, such as that of a desk whose vault was lost, is replaced together with its counter; but not a later generation
+// of this desk. A token that somebody else's entry still links is left alone until that link is gone.
 //
 // # Rights of the bind identity
 //
@@ -43,6 +51,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -68,6 +77,7 @@ type Config struct {
 	TokensBase string         // token entries stand directly below it
 	Params     map[int]string // digits to the DN of the oathHOTPParams entry
 	Timeout    time.Duration  // 0 means DefaultTimeout
+	Desk       string         // names the vault whose generations are counted, in one word; may be empty
 }
 
 // Connector speaks to one directory server over one connection, which it makes when it is first
@@ -160,6 +170,9 @@ func (c *Connector) checkNames() error {
 	}
 	if len(c.cfg.Params) == 0 {
 		return errors.New("no oathHOTPParams entry is named, for example 6 = \"cn=hotp6,ou=tokens,dc=example,dc=org\"")
+	}
+	if desk := strings.Fields(c.cfg.Desk); len(desk) > 1 || len(desk) == 1 && desk[0] != c.cfg.Desk || !utf8.ValidString(c.cfg.Desk) {
+		return fmt.Errorf("the desk's name %q is not one word", c.cfg.Desk)
 	}
 	names := map[string]string{"bind DN": c.cfg.BindDN, "people base": c.cfg.PeopleBase, "tokens base": c.cfg.TokensBase}
 	for digits, dn := range c.cfg.Params {

@@ -22,6 +22,8 @@ import (
 
 const token device.TokenID = "yk-1234567/otp2"
 
+const desk = "desk-A"
+
 var tokenDN = "cn=YK1234567-2," + synctest.TokensBase
 
 func start(t *testing.T) *synctest.Slapd {
@@ -49,7 +51,7 @@ func config(s *synctest.Slapd) openldap.Config {
 		URL: s.URL, BindDN: s.BindDN, Password: secret.New([]byte(s.Password)),
 		PeopleBase: synctest.PeopleBase, TokensBase: synctest.TokensBase,
 		Params:  map[int]string{6: synctest.Params6, 8: synctest.Params8},
-		Timeout: 5 * time.Second,
+		Timeout: 5 * time.Second, Desk: desk,
 	}
 }
 
@@ -99,9 +101,9 @@ func wantError(t *testing.T, err, kind error, words ...string) {
 }
 
 func TestConformance(t *testing.T) {
-	synctest.Conformance(t, func(t *testing.T) (syncer.Connector, synctest.Login) {
+	synctest.Conformance(t, func(t *testing.T) (syncer.Connector, synctest.Service) {
 		s := start(t)
-		return connect(t, config(s)), s.Login
+		return connect(t, config(s)), s
 	})
 }
 
@@ -154,6 +156,7 @@ func TestConfigRefused(t *testing.T) {
 		"6 to 8 digits":    func(c *openldap.Config) { c.Params = map[int]string{9: "cn=9"} },
 		"one attribute":    func(c *openldap.Config) { c.UserFilter = "(uid=*)" },
 		"compare":          func(c *openldap.Config) { c.UserFilter = "(|(uid=%s)(mail=%s))" },
+		"one word":         func(c *openldap.Config) { c.Desk = "front desk" },
 		"RFC 4515":         func(c *openldap.Config) { c.UserFilter = "(uid=%s)(" },
 	} {
 		cfg := good()
@@ -174,7 +177,7 @@ func TestUserFilterIsEscapedAndNamesTheOwner(t *testing.T) {
 	if seen.Owner != "bob" {
 		t.Errorf("the owner is %q", seen.Owner)
 	}
-	_, err := c.UserTokens(t.Context(), "b*")
+	_, err := c.FindUser(t.Context(), "b*")
 	wantError(t, err, syncer.ErrRefused, `"b*"`, synctest.PeopleBase)
 }
 

@@ -11,13 +11,17 @@ import (
 	"tokendesk/vault/secret"
 )
 
-// Login tries to log a user in at the central service with the password and a code; an empty code
-// is the bare password.
-type Login = func(user, code string) error
+// Service is the central service behind a connector, as others than the desk use it.
+type Service interface {
+	// Login tries to log a user in with the password and a code; an empty code is the bare password.
+	Login(user, code string) error
+	// Move puts a user where the connector does not look, without taking anything from them.
+	Move(user string) error
+}
 
-// Conformance is what every connector has to pass. open gives a connector to an empty service with
-// the users alice, bob and carol (and nobody called "nobody"), and a way to really log in there.
-func Conformance(t *testing.T, open func(t *testing.T) (syncer.Connector, Login)) {
+// Conformance is what every connector has to pass. open gives a connector, which counts generations
+// for a desk of some name, to an empty service with the users alice, bob and carol (and nobody called "nobody").
+func Conformance(t *testing.T, open func(t *testing.T) (syncer.Connector, Service)) {
 	for _, c := range []struct {
 		name string
 		test func(t *testing.T, d *desk)
@@ -25,12 +29,15 @@ func Conformance(t *testing.T, open func(t *testing.T) (syncer.Connector, Login)
 		{"UnknownToken", unknownToken},
 		{"PutAssignLogin", putAssignLogin},
 		{"StockIsNotAccepted", stockIsNotAccepted},
+		{"NoSeedNoSecret", noSeedNoSecret},
 		{"CounterNeverLowered", counterNeverLowered},
 		{"Advance", advance},
 		{"UnassignClosesTheDoor", unassignClosesTheDoor},
+		{"UnassignReachesTheUnseen", unassignReachesTheUnseen},
 		{"DisableEnable", disableEnable},
 		{"Reseed", reseed},
 		{"HandOver", handOver},
+		{"HandOverOfTheSameSeed", handOverOfTheSameSeed},
 		{"UnknownUser", unknownUser},
 		{"SecondToken", secondToken},
 		{"OneUserPerToken", oneUserPerToken},
@@ -38,8 +45,8 @@ func Conformance(t *testing.T, open func(t *testing.T) (syncer.Connector, Login)
 		{"Healthy", healthy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			conn, login := open(t)
-			c.test(t, &desk{t: t, c: conn, login: login, seed: secret.Random(20), token: "yk-1234567/otp2", generation: 1, digits: 6})
+			conn, service := open(t)
+			c.test(t, &desk{t: t, c: conn, service: service, seed: secret.Random(20), token: "yk-1234567/otp2", generation: 1, digits: 6})
 		})
 	}
 }
@@ -48,7 +55,7 @@ func Conformance(t *testing.T, open func(t *testing.T) (syncer.Connector, Login)
 type desk struct {
 	t          *testing.T
 	c          syncer.Connector
-	login      Login
+	service    Service
 	token      device.TokenID
 	seed       secret.Secret
 	generation int
@@ -59,9 +66,10 @@ func (d *desk) change(kind vault.ChangeKind, user string, counter uint64) vault.
 	return vault.Change{Kind: kind, Token: d.token, User: user, Generation: d.generation, Counter: counter, Digits: d.digits}
 }
 
+// try makes a change as the outbox does for an active token: with its seed if it has an owner.
 func (d *desk) try(kind vault.ChangeKind, user string, counter uint64) (syncer.Observation, error) {
 	var seed secret.Secret
-	if kind == vault.Put || kind == vault.Enable {
+	if user != "" && (kind == vault.Put || kind == vault.Assign || kind == vault.Enable) {
 		seed = d.seed
 	}
 	return d.c.Apply(d.t.Context(), d.change(kind, user, counter), seed)
@@ -107,14 +115,14 @@ func (d *desk) code(n uint64) string { return hotpscan.Code(d.seed, d.digits, n)
 
 func (d *desk) accepts(user string, n uint64) {
 	d.t.Helper()
-	if err := d.login(user, d.code(n)); err != nil {
+	if err := d.service.Login(user, d.code(n)); err != nil {
 		d.t.Fatalf("login of %s with code %d: %v", user, n, err)
 	}
 }
 
 func (d *desk) rejects(user, code, why string) {
 	d.t.Helper()
-	if d.login(user, code) == nil {
+	if d.service.Login(user, code) == nil {
 		d.t.Fatalf("login of %s was accepted: %s", user, why)
 	}
 }
@@ -130,8 +138,8 @@ func (d *desk) refused(kind vault.ChangeKind, user string) {
 
 func unknownToken(t *testing.T, d *desk) {
 	d.expect(syncer.Observation{})
-	if names, err := d.c.UserTokens(t.Context(), "alice"); err != nil || len(names) != 0 {
-		t.Fatalf("alice has %q, %v", names, err)
+	if u, err := d.c.FindUser(t.Context(), "alice"); err != nil || u.Name != "alice" || len(u.Tokens) != 0 {
+		t.Fatalf("alice is %+v, %v", u, err)
 	}
 	d.refused(vault.Assign, "alice")
 	d.refused(vault.Advance, "")
@@ -141,11 +149,11 @@ func unknownToken(t *testing.T, d *desk) {
 
 func putAssignLogin(t *testing.T, d *desk) {
 	d.apply(vault.Put, "", 2)
-	d.expect(syncer.Observation{Exists: true, Counter: 2, Enabled: true})
+	d.expect(syncer.Observation{Exists: true, Counter: 2})
 	d.apply(vault.Assign, "alice", 2)
 	d.expect(syncer.Observation{Exists: true, Counter: 2, Owner: "alice", Enabled: true})
-	if names, err := d.c.UserTokens(t.Context(), "alice"); err != nil || len(names) != 1 || names[0] != d.token.Central() {
-		t.Fatalf("alice has %q, %v, want %s", names, err, d.token.Central())
+	if u, err := d.c.FindUser(t.Context(), "alice"); err != nil || u.Name != "alice" || len(u.Tokens) != 1 || u.Tokens[0] != d.token.Central() {
+		t.Fatalf("alice is %+v, %v, want her with %s", u, err, d.token.Central())
 	}
 	d.rejects("alice", d.code(1), "the code is behind the counter")
 	d.accepts("alice", 2)
@@ -157,18 +165,36 @@ func putAssignLogin(t *testing.T, d *desk) {
 
 func stockIsNotAccepted(t *testing.T, d *desk) {
 	d.apply(vault.Put, "", 0)
-	d.expect(syncer.Observation{Exists: true, Enabled: true})
+	d.expect(syncer.Observation{Exists: true})
 	for _, user := range []string{"alice", "bob"} {
 		d.rejects(user, d.code(0), "nobody owns the token")
 	}
+}
+
+// A change without a seed takes away what is there.
+func noSeedNoSecret(t *testing.T, d *desk) {
+	d.apply(vault.Put, "alice", 5)
+	d.expect(syncer.Observation{Exists: true, Counter: 5, Enabled: true})
+	for _, kind := range []vault.ChangeKind{vault.Assign, vault.Put, vault.Enable} {
+		d.apply(vault.Assign, "alice", 5)
+		d.expect(syncer.Observation{Exists: true, Counter: 5, Owner: "alice", Enabled: true})
+		seen, err := d.c.Apply(t.Context(), d.change(kind, "alice", 3), secret.Secret{})
+		if want := (syncer.Observation{Exists: true, Counter: 5, Owner: "alice"}); err != nil || seen != want {
+			t.Fatalf("%s without a seed: %+v, %v, want %+v", kind, seen, err, want)
+		}
+		d.rejects("alice", d.code(5), "the vault says that its codes may not be accepted")
+		d.rejects("alice", "", "the bare password must not do once a token was required")
+	}
+	d.apply(vault.Enable, "alice", 3)
+	d.accepts("alice", 5)
 }
 
 func counterNeverLowered(t *testing.T, d *desk) {
 	d.apply(vault.Put, "", 0)
 	d.apply(vault.Assign, "alice", 0)
 	d.accepts("alice", 5)
-	for _, kind := range []vault.ChangeKind{vault.Put, vault.Advance, vault.Enable} {
-		if o := d.apply(kind, "", 3); o.Counter != 6 {
+	for _, kind := range []vault.ChangeKind{vault.Put, vault.Advance, vault.Enable, vault.Assign} {
+		if o := d.apply(kind, "alice", 3); o.Counter != 6 {
 			t.Fatalf("%s to 3 left the counter at %d, want 6", kind, o.Counter)
 		}
 	}
@@ -190,9 +216,23 @@ func unassignClosesTheDoor(t *testing.T, d *desk) {
 	d.apply(vault.Assign, "alice", 0)
 	d.accepts("alice", 0)
 	d.apply(vault.Unassign, "alice", 0)
-	d.expect(syncer.Observation{Exists: true, Counter: 1, Enabled: true})
+	d.expect(syncer.Observation{Exists: true, Counter: 1})
 	d.rejects("alice", d.code(1), "the token was taken away")
 	d.rejects("alice", "", "the bare password must not do once a token was required")
+}
+
+func unassignReachesTheUnseen(t *testing.T, d *desk) {
+	d.apply(vault.Put, "", 0)
+	d.apply(vault.Assign, "alice", 0)
+	if err := d.service.Move("alice"); err != nil {
+		t.Fatal(err)
+	}
+	d.accepts("alice", 0) // nothing was taken from her
+	d.apply(vault.Unassign, "alice", 0)
+	d.rejects("alice", d.code(1), "the token was taken away, wherever she is")
+	d.rejects("alice", "", "the bare password must not do once a token was required")
+	d.apply(vault.Put, "", 0)
+	d.rejects("alice", d.code(1), "stock is nobody's")
 }
 
 func disableEnable(t *testing.T, d *desk) {
@@ -216,12 +256,12 @@ func reseed(t *testing.T, d *desk) {
 	d.accepts("alice", 100)
 	old := *d
 	d.seed, d.generation = secret.Random(20), 2
-	d.apply(vault.Put, "", 16)
+	d.apply(vault.Put, "alice", 16)
 	d.expect(syncer.Observation{Exists: true, Counter: 16, Owner: "alice", Enabled: true})
 	d.rejects("alice", old.code(101), "the seed was replaced")
 	d.accepts("alice", 16)
-	for _, kind := range []vault.ChangeKind{vault.Put, vault.Enable, vault.Advance} {
-		old.refused(kind, "")
+	for _, kind := range []vault.ChangeKind{vault.Put, vault.Assign, vault.Enable, vault.Advance} {
+		old.refused(kind, "alice")
 	}
 	d.accepts("alice", 17)
 }
@@ -233,7 +273,8 @@ func handOver(t *testing.T, d *desk) {
 	leaver := *d
 	d.apply(vault.Unassign, "alice", 0)
 	d.seed, d.generation = secret.Random(20), 2
-	d.apply(vault.Put, "", 0)
+	d.apply(vault.Put, "bob", 0)
+	d.rejects("bob", d.code(0), "nothing was assigned yet")
 	d.apply(vault.Assign, "bob", 0)
 	d.rejects("alice", leaver.code(1), "the leaver was cut off")
 	d.rejects("alice", d.code(0), "it is the successor's token")
@@ -241,12 +282,23 @@ func handOver(t *testing.T, d *desk) {
 	d.accepts("bob", 0)
 }
 
+func handOverOfTheSameSeed(t *testing.T, d *desk) {
+	d.apply(vault.Put, "", 0)
+	d.apply(vault.Assign, "alice", 0)
+	d.accepts("alice", 7)
+	d.apply(vault.Unassign, "alice", 0)
+	d.apply(vault.Assign, "bob", 0)
+	d.rejects("alice", d.code(8), "it is bob's now")
+	d.rejects("bob", d.code(7), "the code was used, by alice")
+	d.accepts("bob", 8)
+}
+
 func unknownUser(t *testing.T, d *desk) {
 	d.apply(vault.Put, "", 0)
 	for _, user := range []string{"nobody", "*", "alice)(uid=*", ""} {
 		d.refused(vault.Assign, user)
-		if _, err := d.c.UserTokens(t.Context(), user); !errors.Is(err, syncer.ErrRefused) {
-			t.Fatalf("tokens of %q: got %v, want a refusal", user, err)
+		if _, err := d.c.FindUser(t.Context(), user); !errors.Is(err, syncer.ErrRefused) {
+			t.Fatalf("looking %q up: got %v, want a refusal", user, err)
 		}
 	}
 	d.apply(vault.Unassign, "nobody", 0)
@@ -273,6 +325,8 @@ func oneUserPerToken(t *testing.T, d *desk) {
 	d.apply(vault.Put, "", 0)
 	d.apply(vault.Assign, "alice", 0)
 	d.refused(vault.Assign, "carol")
+	d.refused(vault.Put, "carol")
+	d.refused(vault.Put, "")
 	d.accepts("alice", 0)
 }
 
@@ -282,7 +336,7 @@ func eightDigits(t *testing.T, d *desk) {
 	d.apply(vault.Assign, "carol", 0)
 	d.accepts("carol", 3)
 	d.digits = 7 // RFC 4226 allows it, YubiKeys do not
-	d.refused(vault.Put, "")
+	d.refused(vault.Put, "carol")
 }
 
 func healthy(t *testing.T, d *desk) {

@@ -136,9 +136,33 @@ func (s *Slapd) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
 // Resume ends Pause.
 func (s *Slapd) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 
-// Login does what a user's application does: a simple bind with the password and the code behind it.
+// Login does what a user's application does: it looks the user up, wherever the entry is, and makes a simple bind
+// with the password and the code behind it.
 func (s *Slapd) Login(user, code string) error {
-	return s.withConn(func(c *ldap.Conn) error { return c.Bind(UserDN(user), UserPassword(user)+code) })
+	return s.withConn(func(c *ldap.Conn) error {
+		r, err := c.Search(ldap.NewSearchRequest(BaseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false,
+			"(uid="+ldap.EscapeFilter(user)+")", []string{"1.1"}, nil))
+		if err != nil {
+			return err
+		}
+		if len(r.Entries) != 1 {
+			return fmt.Errorf("%s has %d entries", user, len(r.Entries))
+		}
+		return c.Bind(r.Entries[0].DN, UserPassword(user)+code)
+	})
+}
+
+// Move takes a user's entry out of PeopleBase, as for somebody who left.
+func (s *Slapd) Move(user string) error {
+	const former = "ou=former," + BaseDN
+	return s.AsAdmin(func(c *ldap.Conn) error {
+		a := ldap.NewAddRequest(former, nil)
+		a.Attribute("objectClass", []string{"organizationalUnit"})
+		if err := c.Add(a); err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultEntryAlreadyExists) {
+			return err
+		}
+		return c.ModifyDN(ldap.NewModifyDNRequest(UserDN(user), "uid="+user, true, former))
+	})
 }
 
 // AsAdmin lends a connection that may do everything.

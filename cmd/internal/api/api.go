@@ -172,6 +172,7 @@ type Change struct {
 	Kind      string     `json:"kind" example:"unassign"`
 	Token     string     `json:"token"`
 	User      string     `json:"user,omitempty"`
+	CutOff    bool       `json:"cut_off" doc:"Ends somebody's access"`
 	State     string     `json:"state" enum:"confirmed,waiting,parked"`
 	Attempts  int        `json:"attempts"`
 	NotBefore *time.Time `json:"not_before,omitempty"`

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -12,6 +13,9 @@ import (
 
 	"tokendesk/cmd/internal/api"
 )
+
+// maxConfig is more than any configuration needs, in bytes.
+const maxConfig = 1 << 20
 
 // DefaultConfigPath is where the configuration is looked for.
 const DefaultConfigPath = "/etc/tokendesk/tokendesk.toml"
@@ -83,7 +87,19 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // LoadConfig reads and checks a configuration file.
 func LoadConfig(path string) (Config, error) {
-	text, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	if m := info.Mode().Perm(); m&0o022 != 0 {
+		return Config{}, fmt.Errorf("%s: others could change the configuration (mode %04o): look at it, and run chmod go-w %s", path, m, path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the configuration: %w", err)
 	}

@@ -97,7 +97,7 @@ func (v VaultConfig) check() []string {
 	return nil
 }
 
-// paths checks that no path depends on the directory in which the daemon was started.
+// paths checks that no path depends on the directory in which the daemon was started, and that none stands for two things.
 func (c Config) paths() (problems []string) {
 	if c.Vault.Path == "" {
 		problems = append(problems, "vault.path must not be empty")
@@ -113,10 +113,17 @@ func (c Config) paths() (problems []string) {
 	if o := c.Central.OpenLDAP; o != nil {
 		entries = append(entries, entry{"central.openldap.ca_file", o.CAFile}, entry{"central.openldap.password_file", o.PasswordFile})
 	}
+	keys := map[string]string{}
 	for _, e := range entries {
-		if e.path != "" && !filepath.IsAbs(e.path) {
+		switch {
+		case e.path == "":
+			continue
+		case !filepath.IsAbs(e.path):
 			problems = append(problems, e.key+" needs an absolute path")
+		case keys[filepath.Clean(e.path)] != "":
+			problems = append(problems, fmt.Sprintf("%s and %s are the same path", keys[filepath.Clean(e.path)], e.key))
 		}
+		keys[filepath.Clean(e.path)] = e.key
 	}
 	return problems
 }

@@ -102,6 +102,7 @@ func TestConfigErrors(t *testing.T) {
 		{"[central]\nretry_min = 'hunter2'", `desk.toml:2: central.retry_min: a time span is written with its unit and in quotes, such as "30s"`},
 		{"[central]\nretry_min = '-1s'", `desk.toml:2: central.retry_min: a time span is written with its unit and in quotes, such as "30s"`},
 		{"[central]\nretry_min = 1.5", `desk.toml: a time span is written with its unit and in quotes, such as "30s"`},
+		{"[vault]\npath = '/run/x'\n[api]\nsocket = '/run//x'", "desk.toml: vault.path and api.socket are the same path"},
 		{"[central]\nretry_min = 5", `desk.toml: central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`},
 		{"[central]\nretry_min = '0s'", `desk.toml: central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`},
 		{"[central]\nretry_max = '10ms'", "desk.toml: central.retry_max must not be less than central.retry_min"},

@@ -13,11 +13,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +30,6 @@ import (
 	"tokendesk/sync/openldap"
 	"tokendesk/vault"
 	"tokendesk/vault/passseal"
-	"tokendesk/vault/secret"
 	"tokendesk/vault/tpmseal"
 )
 
@@ -93,7 +89,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	connector, err := d.connector()
+	connector, err := d.connector(v.ID())
 	if err != nil {
 		return err
 	}
@@ -132,15 +128,15 @@ func (d *Daemon) assemble(v *vault.Vault, buses []device.Bus, connector *openlda
 				return fn(slot, k.Info.Emulated)
 			})
 		},
-		CheckUser: func(ctx context.Context, name string) error { return checkUser(ctx, desk, name) },
+		CheckUser: func(ctx context.Context, name string) (string, error) { return checkUser(ctx, desk, name) },
 	}
 	if desk.Connector != nil {
 		desk.Runner.Confirm = func(ctx context.Context, seq uint64) error {
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(c.ConfirmTimeout))
 			defer cancel()
-			err := desk.Outbox.Wait(ctx, seq)
+			err := desk.Outbox.Hurry(ctx, seq)
 			if errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("%s has not answered within %s; the cut-off stays in the outbox", desk.Connector.Name(), time.Duration(c.ConfirmTimeout))
+				return fmt.Errorf("not within %s, and it stays in the outbox: %w", time.Duration(c.ConfirmTimeout), err)
 			}
 			return err
 		}
@@ -227,126 +223,4 @@ func (d *Daemon) buses(v *vault.Vault) ([]device.Bus, error) {
 		return nil, errors.New("devices.emulator is set beside a vault sealed by a hardware TPM: remove it, or say devices.allow_emulated = true")
 	}
 	return append(buses, bussocket.New(c.Emulator)), nil
-}
-
-func (d *Daemon) connector() (*openldap.Connector, error) {
-	c := d.Config.Central.OpenLDAP
-	if c == nil {
-		return nil, nil
-	}
-	password, err := readSecret(c.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("central.openldap.password_file: %w", err)
-	}
-	params := map[int]string{}
-	for digits, dn := range c.Params {
-		n, err := strconv.Atoi(digits)
-		if err != nil {
-			return nil, fmt.Errorf("central.openldap.params: %w", err)
-		}
-		params[n] = dn
-	}
-	return openldap.New(openldap.Config{
-		URL: c.URL, StartTLS: c.StartTLS, CAFile: c.CAFile, BindDN: c.BindDN, Password: password,
-		PeopleBase: c.PeopleBase, UserFilter: c.UserFilter, TokensBase: c.TokensBase, Params: params,
-		Timeout: time.Duration(c.Timeout),
-	})
-}
-
-// readSecret reads a one-line file that only its owner may read.
-func readSecret(path string) (secret.Secret, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return secret.Secret{}, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return secret.Secret{}, fmt.Errorf("%s is open to others: chmod 600 %s", path, path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return secret.Secret{}, err
-	}
-	if n := len(b); n > 0 && b[n-1] == '\n' {
-		b = b[:n-1]
-	}
-	if len(b) == 0 {
-		return secret.Secret{}, fmt.Errorf("%s is empty", path)
-	}
-	return secret.New(b), nil
-}
-
-// checkUser refuses users who cannot have the token, as far as inventory and central service know. A service
-// that does not answer refuses nobody: the outbox will tell.
-func checkUser(ctx context.Context, desk *localapi.Desk, name string) error {
-	if desk.Connector == nil {
-		return nil
-	}
-	limit := desk.Connector.TokensPerUser()
-	var owned []vault.Token
-	err := desk.Vault.View(func(tx *vault.Tx) (err error) {
-		owned, err = tx.Tokens(vault.Filter{Owner: name})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if limit > 0 && len(owned) >= limit {
-		return &provision.RefusedError{
-			Reason: fmt.Sprintf("%s has %s already, and %s takes %d token per user", name, owned[0].ID, desk.Connector.Name(), limit),
-			Next:   fmt.Sprintf("unassign that one first: tokendesk unassign %s", owned[0].ID),
-		}
-	}
-	theirs, err := desk.Connector.UserTokens(ctx, name)
-	switch {
-	case errors.Is(err, syncer.ErrRefused):
-		return &provision.RefusedError{Reason: err.Error()}
-	case err != nil:
-		desk.Log.Warn("cannot ask the central service about a user; going on", "user", name, "error", err)
-	case limit > 0 && len(theirs) >= limit:
-		return &provision.RefusedError{Reason: fmt.Sprintf("%s has %s in %s already, which takes %d token per user", name, theirs[0], desk.Connector.Name(), limit)}
-	}
-	return nil
-}
-
-// listen opens the API's socket, replacing one that nobody serves any more.
-func listen(c APIConfig) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(c.Socket), 0o755); err != nil {
-		return nil, fmt.Errorf("cannot create the socket's directory: %w", err)
-	}
-	if conn, err := net.Dial("unix", c.Socket); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("another tokendeskd serves %s: stop it first", c.Socket)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		if err := os.Remove(c.Socket); err != nil {
-			return nil, fmt.Errorf("cannot remove the socket that a tokendeskd left behind: %w", err)
-		}
-	}
-	old := unix.Umask(0o177) // nobody else before the mode below is set
-	listener, err := net.Listen("unix", c.Socket)
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the API's socket: %w", err)
-	}
-	if err := openTo(c); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
-}
-
-func openTo(c APIConfig) error {
-	if c.Group == "" {
-		return nil
-	}
-	g, err := user.LookupGroup(c.Group)
-	if err != nil {
-		return fmt.Errorf("api.group: %w: create it with addgroup --system %s", err, c.Group)
-	}
-	gid, err := strconv.Atoi(g.Gid)
-	if err != nil {
-		return err
-	}
-	if err := os.Chown(c.Socket, -1, gid); err != nil {
-		return fmt.Errorf("cannot give the socket to the group %s: %w", c.Group, err)
-	}
-	return os.Chmod(c.Socket, 0o660)
 }

@@ -302,7 +302,7 @@ func (r *Registry) Watch(ctx context.Context, fn func(Event) error) error {
 			return ctx.Err()
 		case e, open := <-events:
 			if !open {
-				return errors.New("this watch fell too far behind: start it again")
+				return ErrBehind
 			}
 			if err := fn(e); err != nil {
 				return err
@@ -310,6 +310,9 @@ func (r *Registry) Watch(ctx context.Context, fn func(Event) error) error {
 		}
 	}
 }
+
+// ErrBehind ends a watch whose fn takes longer than events need to come.
+var ErrBehind = errors.New("this watch fell too far behind: start it again")
 
 // AbsentError says that a device is not inserted.
 type AbsentError struct {

@@ -37,6 +37,7 @@ type request struct {
 // looked at again, so that its problem is not shown for longer than it lasts.
 func (p *port) own(ctx context.Context) {
 	key := p.key
+	plugged := time.Now()
 	retry := keyRetryMin
 	for look := time.After(0); ; {
 		answer := func() {}
@@ -56,6 +57,9 @@ func (p *port) own(ctx context.Context) {
 			retry = min(2*retry, keyRetryMax)
 		} else {
 			retry = keyRetryMin
+		}
+		if key.ID == "" && key.Problem == "" && time.Since(plugged) > newPatience { // the bus shows it and cannot open it
+			key.Problem = fmt.Sprintf("%s port %s: it cannot be opened: pull it and insert it again", key.Bus, key.Info.Port)
 		}
 		if ctx.Err() == nil && (key.ID != "" || key.Problem != "") {
 			p.registry.update(p, key)

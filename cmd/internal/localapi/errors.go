@@ -45,7 +45,7 @@ func (d *Desk) failure(err error) *api.Error {
 		return known
 	case errors.As(err, &unfinished):
 		code = api.Unfinished
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), is(keys.ErrBehind):
 		code = api.Refused
 	case errors.As(err, &state):
 		code = api.VaultTrouble

@@ -45,8 +45,8 @@ const peerKey contextKey = 0
 
 // peer is the process at the other end of a connection.
 type peer struct {
-	uid     uint32
-	problem string // why it may not call
+	uid   uint32
+	known bool // the kernel has told who it is
 }
 
 func (p peer) name() string {
@@ -61,7 +61,7 @@ func (d *Desk) Server() *http.Server {
 	return &http.Server{
 		Handler: d.guard(d.routes()),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey, d.identify(c))
+			return context.WithValue(ctx, peerKey, identify(c))
 		},
 		DisableGeneralOptionsHandler: true, // it would answer before the guard
 		ReadHeaderTimeout:            5 * time.Second,
@@ -71,31 +71,41 @@ func (d *Desk) Server() *http.Server {
 	}
 }
 
-// identify reads the peer's credentials and decides whether it may call.
-func (d *Desk) identify(c net.Conn) peer {
-	p := peer{problem: "this connection has no peer credentials"}
+// identify reads the peer's credentials. It looks nothing up: it runs while no other connection is accepted.
+func identify(c net.Conn) (p peer) {
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
-		return p
+		return peer{}
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return p
+		return peer{}
 	}
-	var cred *unix.Ucred
-	controlErr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if controlErr != nil || err != nil {
-		return p
-	}
-	p = peer{uid: cred.Uid}
-	if cred.Uid == 0 || int(cred.Uid) == unix.Geteuid() || d.inGroup(cred.Uid) {
-		return p
-	}
-	p.problem = fmt.Sprintf("%s may not use this desk", p.name())
-	if d.Group != "" {
-		p.problem += fmt.Sprintf(": have an administrator run 'adduser %s %s', then log in again", p.name(), d.Group)
+	controlErr := raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			p = peer{cred.Uid, true}
+		}
+	})
+	if controlErr != nil {
+		return peer{}
 	}
 	return p
+}
+
+// refusal says why a peer may not call; empty if it may. It is asked at every request, so that whoever has left
+// the group is out at once.
+func (d *Desk) refusal(p peer) string {
+	if !p.known {
+		return "this connection has no peer credentials"
+	}
+	if p.uid == 0 || int(p.uid) == unix.Geteuid() || d.inGroup(p.uid) {
+		return ""
+	}
+	problem := fmt.Sprintf("%s may not use this desk", p.name())
+	if d.Group != "" {
+		problem += fmt.Sprintf(": have an administrator run 'adduser %s %s', then log in again", p.name(), d.Group)
+	}
+	return problem
 }
 
 func (d *Desk) inGroup(uid uint32) bool {
@@ -121,9 +131,10 @@ func (d *Desk) guard(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		p, _ := r.Context().Value(peerKey).(peer)
 		theirs := r.Header.Get(api.VersionHeader)
+		problem := d.refusal(p)
 		switch {
-		case p.problem != "":
-			writeError(w, api.Errorf(api.Forbidden, "%s", p.problem))
+		case problem != "":
+			writeError(w, api.Errorf(api.Forbidden, "%s", problem))
 		case r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "":
 			writeError(w, api.Errorf(api.Forbidden, "browsers may not use this socket"))
 		case theirs != "" && theirs != api.Version:

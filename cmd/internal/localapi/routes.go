@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"tokendesk/cmd/internal/api"
+	"tokendesk/device"
 )
 
 const maxBody = 64 << 10
@@ -20,7 +21,6 @@ type TokenPath struct {
 
 type (
 	answer[T any]  struct{ Body T }
-	body[T any]    struct{ Body T }
 	onToken[T any] struct {
 		TokenPath
 		Body T
@@ -78,8 +78,27 @@ func register[In, Out any](a huma.API, d *Desk, op huma.Operation, fn func(conte
 	huma.Register(a, op, func(ctx context.Context, in *In) (*answer[Out], error) {
 		out, err := fn(ctx, in)
 		if err != nil {
-			return nil, d.failure(err)
+			failed := d.failure(err)
+			d.record(ctx, op, in, string(failed.Code))
+			return nil, failed
 		}
+		d.record(ctx, op, in, "done")
 		return &answer[Out]{out}, nil
 	})
+}
+
+// record notes in the log who has asked for an action, of which token, and what came of it.
+func (d *Desk) record(ctx context.Context, op huma.Operation, in any, outcome string) {
+	if op.Method == http.MethodGet {
+		return
+	}
+	log := d.Log.With("officer", officer(ctx), "operation", op.OperationID)
+	if on, ok := in.(interface {
+		id() (device.TokenID, error)
+	}); ok {
+		if id, err := on.id(); err == nil {
+			log = log.With("token", id)
+		}
+	}
+	log.Info("action", "outcome", outcome)
 }

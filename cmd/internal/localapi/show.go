@@ -244,7 +244,7 @@ func (d *Desk) retry(_ context.Context, in *retryPath) (api.Changes, error) {
 
 func changeOf(c vault.Change) api.Change {
 	out := api.Change{
-		Seq: c.Seq, Kind: string(c.Kind), Token: string(c.Token), User: c.User, State: "waiting",
+		Seq: c.Seq, Kind: string(c.Kind), Token: string(c.Token), User: c.User, CutOff: c.Kind.CutOff(), State: "waiting",
 		Attempts: c.Attempts, Created: c.Created, Problem: c.Problem,
 	}
 	if c.Parked {

@@ -60,8 +60,15 @@ func stream[In any](a huma.API, d *Desk, method, path, id, summary string, line 
 	huma.Register(a, op, func(_ context.Context, in *In) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			l := &lines{ctx: hc}
-			if err := fn(hc.Context(), in, l.write); err != nil && hc.Context().Err() == nil {
-				l.fail(d.failure(err))
+			err := fn(hc.Context(), in, l.write)
+			if err == nil {
+				d.record(hc.Context(), op, in, "done")
+				return
+			}
+			failed := d.failure(err)
+			d.record(hc.Context(), op, in, string(failed.Code))
+			if hc.Context().Err() == nil {
+				l.fail(failed)
 			}
 		}}, nil
 	})

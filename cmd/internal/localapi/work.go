@@ -3,6 +3,7 @@ package localapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"tokendesk/cmd/internal/api"
@@ -15,7 +16,7 @@ import (
 // pushPatience is how long an answer waits to say what the central service made of a change.
 const pushPatience = 3 * time.Second
 
-func (p TokenPath) id() (device.TokenID, error) {
+func (p *TokenPath) id() (device.TokenID, error) {
 	id, err := device.ParseTokenID(p.Device + "/" + p.Application)
 	if err != nil {
 		return "", api.Errorf(api.Invalid, "%v", err)
@@ -23,13 +24,19 @@ func (p TokenPath) id() (device.TokenID, error) {
 	return id, nil
 }
 
-func (d *Desk) enroll(ctx context.Context, in *body[api.Enroll], tell provision.Tell) (api.Outcome, error) {
+// enrollment is the body of an enroll.
+type enrollment struct{ Body api.Enroll }
+
+func (e *enrollment) id() (device.TokenID, error) {
+	return device.ParseTokenID(fmt.Sprintf("%s/otp%d", e.Body.Device, e.Body.Slot))
+}
+
+func (d *Desk) enroll(ctx context.Context, in *enrollment, tell provision.Tell) (api.Outcome, error) {
 	e := in.Body
-	serial, ok := device.ID(e.Device).Serial()
-	if !ok {
-		return api.Outcome{}, api.Errorf(api.Invalid, "the device is not named by a YubiKey's serial number")
+	id, err := in.id()
+	if err != nil {
+		return api.Outcome{}, api.Errorf(api.Invalid, "the device is not named by a YubiKey's serial number, such as yk-12345678")
 	}
-	id := device.SlotToken(device.YubiKeyID(serial), e.Slot)
 	changes, err := d.Runner.Enroll(ctx, officer(ctx), provision.Enrollment{
 		Token: id, User: e.User, Digits: e.Digits, StartCounter: e.StartCounter,
 		Identifier: e.Identifier, Enter: e.Enter, Overwrite: e.Overwrite, Typed: e.Typed,
