@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+	"golang.org/x/sys/unix"
 )
 
 // What is in every directory that StartSlapd fills.
@@ -131,7 +132,16 @@ func (s *Slapd) Stop() {
 }
 
 // Pause makes the server hang: connections are accepted by the kernel and never answered.
-func (s *Slapd) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Slapd) Pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for { // the signal alone does not say that it has stopped
+		if err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil); err != unix.EINTR {
+			return err
+		}
+	}
+}
 
 // Resume ends Pause.
 func (s *Slapd) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
