@@ -7,7 +7,8 @@ PROGRAMS := ./cmd/tokendesk ./cmd/tokendeskd ./cmd/tokenemu
 
 # Debian packages that building, the demo and the tests need, and why.
 DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_TPM slapd:an_OpenLDAP_server_with_the_OTP_overlay \
-	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes
+	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes \
+	man-db:whether_the_manual_page_is_one
 
 # stage NAME COMMAND runs a command and says how long it took.
 define stage

@@ -175,6 +175,9 @@ func branch(p []byte) (keys [][]byte, kids []uint64, err error) {
 	for i := range n {
 		at := pageHeaderSize + i*elementSize
 		k, err := slice(p, at, uint64(native.Uint32(p[at:])), uint64(native.Uint32(p[at+4:])))
+		if err == nil && len(k) == 0 {
+			err = errors.New("it has an empty key") // bbolt asserts that there is none
+		}
 		if err != nil {
 			return nil, nil, err
 		}
