@@ -33,6 +33,9 @@ func assign(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := sensibleUser(c.String("to")); err != nil {
+		return err
+	}
 	return act(c, path+"/assign", api.User{User: c.String("to")})
 }
 

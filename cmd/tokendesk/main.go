@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -132,7 +133,7 @@ func arguments(c *cli.Context, names ...string) ([]string, error) {
 		return nil, usage("name the %s: tokendesk %s %s", names[c.NArg()], c.Command.Name, c.Command.ArgsUsage)
 	}
 	if c.NArg() > len(names) {
-		return nil, usage("one argument too many: tokendesk %s %s", c.Command.Name, c.Command.ArgsUsage)
+		return nil, usage("one argument too many: %s", strings.TrimSpace("tokendesk "+c.Command.Name+" "+c.Command.ArgsUsage))
 	}
 	return c.Args().Slice(), nil
 }

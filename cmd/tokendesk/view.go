@@ -385,8 +385,8 @@ func tokenPath(c *cli.Context) (string, error) {
 }
 
 func pathOf(token string) (string, error) {
-	device, application, ok := strings.Cut(token, "/")
-	if !ok || device == "" || application == "" {
+	device, application, _ := strings.Cut(token, "/")
+	if !deviceName.MatchString(device) || application != "otp1" && application != "otp2" {
 		return "", usage("%q is not a token: tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2", token)
 	}
 	return "/v1/tokens/" + url.PathEscape(device) + "/" + url.PathEscape(application), nil

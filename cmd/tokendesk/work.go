@@ -61,14 +61,43 @@ func enroll(c *cli.Context) error {
 			return err
 		}
 	}
-	err := work(c, "/v1/enroll", api.Enroll{
+	e := api.Enroll{
 		Device: device, Slot: c.Int("slot"), User: c.String("user"), Digits: c.Int("digits"), StartCounter: c.Uint64("start-counter"),
 		Identifier: c.Bool("identifier"), Enter: !c.Bool("no-enter"), Overwrite: c.Bool("overwrite"), Typed: c.Bool("typed"),
-	})
-	if err != nil || !c.Bool("typed") {
+	}
+	if err := sensible(e); err != nil {
+		return err
+	}
+	if err := work(c, "/v1/enroll", e); err != nil || !e.Typed {
 		return err
 	}
 	return verifyTyped(c, fmt.Sprintf("%s/otp%d", device, c.Int("slot")))
+}
+
+var deviceName = regexp.MustCompile(`^yk-[0-9]{1,10}$`)
+
+// sensible says in an officer's words what the daemon would refuse in a programmer's.
+func sensible(e api.Enroll) error {
+	switch {
+	case !deviceName.MatchString(e.Device):
+		return usage("%q is not a device: devices are named like yk-12345678; tokendesk devices shows them", e.Device)
+	case e.Slot != 1 && e.Slot != 2:
+		return usage("--slot is 1, for a short touch, or 2, for a long one; not %d", e.Slot)
+	case e.Digits != 6 && e.Digits != 8:
+		return usage("--digits is 6 or 8, not %d", e.Digits)
+	case e.StartCounter%16 != 0 || e.StartCounter > 1_048_560:
+		return usage("--start-counter is a multiple of 16 up to 1048560, not %d", e.StartCounter)
+	}
+	return sensibleUser(e.User)
+}
+
+var userName = regexp.MustCompile(`^[A-Za-z0-9._@-]{0,64}$`)
+
+func sensibleUser(name string) error {
+	if !userName.MatchString(name) {
+		return usage("%q cannot be a user: names have letters, digits, and . _ @ -, at most 64 of them", name)
+	}
+	return nil
 }
 
 // verifyTyped reads two codes that the key types into this terminal, and has the enroll go on with them.
@@ -125,6 +154,9 @@ func onlyDevice(c *cli.Context) (string, error) {
 func reissue(c *cli.Context) error {
 	path, err := tokenPath(c)
 	if err != nil {
+		return err
+	}
+	if err := sensibleUser(c.String("to")); err != nil {
 		return err
 	}
 	var t api.Token
