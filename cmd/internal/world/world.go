@@ -170,8 +170,11 @@ func (w *World) initVault() error {
 	return nil
 }
 
-// StartDaemon starts the daemon and waits until it answers.
+// StartDaemon starts the daemon, which must not be running, and waits until it answers.
 func (w *World) StartDaemon() (err error) {
+	if w.daemon.running() {
+		return errors.New("tokendeskd is running already")
+	}
 	build := w.options.Daemon
 	if build == nil {
 		build = func(config string) *exec.Cmd {
@@ -322,6 +325,18 @@ func (w *World) run(cmd *exec.Cmd, log string) (*process, error) {
 	}
 	go func() { cmd.Wait(); close(p.exited) }()
 	return p, nil
+}
+
+func (p *process) running() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
 }
 
 // await tries until the part answers. There is no event to wait for that its users would have.
