@@ -257,7 +257,7 @@ func work(c *cli.Context, path string, in any) error {
 // stillOpen is an error if somebody was to be cut off and is not yet.
 func stillOpen(o api.Outcome) error {
 	for _, ch := range o.Changes {
-		if ch.CutOff && ch.State != "confirmed" {
+		if ch.CutOff && (ch.State == "waiting" || ch.State == "parked") {
 			who := "whoever has it"
 			if ch.User != "" {
 				who = ch.User
@@ -279,6 +279,9 @@ func printOutcome(out screen, o api.Outcome) {
 			continue
 		}
 		line := fmt.Sprintf("push: %s is %s", what, ch.State)
+		if ch.State == "local" {
+			line = "push: " + what
+		}
 		if ch.Problem != "" {
 			line += ": " + ch.Problem
 		}

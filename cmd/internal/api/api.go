@@ -173,7 +173,7 @@ type Change struct {
 	Token     string     `json:"token"`
 	User      string     `json:"user,omitempty"`
 	CutOff    bool       `json:"cut_off" doc:"Ends somebody's access"`
-	State     string     `json:"state" enum:"confirmed,waiting,parked"`
+	State     string     `json:"state" enum:"confirmed,waiting,parked,local" doc:"local: there is no central service to tell"`
 	Attempts  int        `json:"attempts"`
 	NotBefore *time.Time `json:"not_before,omitempty"`
 	Created   time.Time  `json:"created"`

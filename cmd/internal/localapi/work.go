@@ -144,7 +144,7 @@ func (d *Desk) settle(ctx context.Context, changes []vault.Change) []api.Change 
 	for _, c := range changes {
 		shown := changeOf(c)
 		if d.Connector == nil {
-			shown.Problem = "no central service is configured"
+			shown.State, shown.Problem = "local", "no central service is configured, so it stays in the outbox"
 		} else if err := d.Outbox.Wait(ctx, c.Seq); err == nil {
 			shown.State = "confirmed"
 		} else if now, found := d.change(c.Seq); found {
