@@ -12,7 +12,7 @@ import (
 // pass delivers until nothing is left that can be tried now, each entry at most once, and returns when
 // the next pause ends (zero if none does). An outcome that the vault does not take keeps it from nothing else:
 // the entry stays, and the error is returned at the end.
-func (o *Outbox) pass(ctx context.Context, force bool) (due time.Time, err error) {
+func (o *Outbox) pass(ctx context.Context) (due time.Time, err error) {
 	if o.c == nil {
 		return time.Time{}, ctx.Err()
 	}
@@ -28,7 +28,7 @@ func (o *Outbox) pass(ctx context.Context, force bool) (due time.Time, err error
 		if err := ctx.Err(); err != nil {
 			return time.Time{}, err
 		}
-		q := &queue{tried: tried, now: time.Now(), longest: o.backoff.Max, force: force}
+		q := &queue{tried: tried, now: time.Now(), longest: o.backoff.Max}
 		var a attempt
 		var ok bool
 		err := o.v.View(func(tx *vault.Tx) (err error) {

@@ -57,7 +57,7 @@ func NewOutbox(v *vault.Vault, c Connector, log *slog.Logger, b Backoff) *Outbox
 func (o *Outbox) Run(ctx context.Context) error {
 	failures := 0
 	for {
-		due, err := o.pass(ctx, false)
+		due, err := o.pass(ctx)
 		switch {
 		case isFinal(ctx, err):
 			return err
@@ -100,20 +100,6 @@ func (o *Outbox) Wake() {
 	default: // Run has not taken the last one yet
 	}
 	o.announce()
-}
-
-// Deliver tries every entry once that nothing holds back, pauses disregarded, and returns how many entries
-// are left. A failed delivery is not an error; it stands in the entry.
-func (o *Outbox) Deliver(ctx context.Context) (remaining int, err error) {
-	if _, err := o.pass(ctx, true); err != nil {
-		return 0, err
-	}
-	err = o.v.View(func(tx *vault.Tx) error {
-		left, err := tx.Changes()
-		remaining = len(left)
-		return err
-	})
-	return remaining, err
 }
 
 // Wait returns nil when the entry is gone, because it was confirmed or became obsolete, and an error with its

@@ -70,9 +70,6 @@ func (o *Outbox) Begin(ctx context.Context, id device.TokenID) (*Attempt, error)
 // Close wipes the seed.
 func (a *Attempt) Close() { a.seed.Wipe() }
 
-// Token is the token as it was, or as the last success has left it.
-func (a *Attempt) Token() vault.Token { return a.token }
-
 // Test takes one code. On success that counter value is consumed, here and, by the outbox, centrally.
 func (a *Attempt) Test(code string) (vault.Change, error) {
 	return a.take([]string{code}, TestWindow, "if the token is the right one, resync it with two consecutive codes")

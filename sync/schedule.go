@@ -25,7 +25,6 @@ type queue struct {
 	tried   map[uint64]bool
 	now     time.Time
 	longest time.Duration // no pause is longer
-	force   bool          // pauses do not count
 	due     time.Time     // when the first pause ends; zero if none is waited for
 }
 
@@ -68,7 +67,7 @@ func (q *queue) ready(c vault.Change) bool {
 		return false
 	}
 	paused := c.NotBefore.After(q.now) && c.NotBefore.Sub(q.now) <= q.longest // else the clock was set back
-	if q.tried[c.Seq] || paused && !q.force {
+	if q.tried[c.Seq] || paused {
 		if q.due.IsZero() || c.NotBefore.Before(q.due) {
 			q.due = c.NotBefore
 		}

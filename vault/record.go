@@ -56,7 +56,7 @@ type ChangeKind string
 
 // Changes. Cut-offs end somebody's access and are never coalesced or dropped.
 const (
-	Put      ChangeKind = "put"      // the token with its secret and counter, as of Generation
+	Put      ChangeKind = "put"      // the token with its counter as of Generation, and with its secret while its codes may be accepted
 	Assign   ChangeKind = "assign"   // bind the token to User
 	Unassign ChangeKind = "unassign" // cut-off: release it from User
 	Disable  ChangeKind = "disable"  // cut-off: codes are refused from now on

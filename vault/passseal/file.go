@@ -19,5 +19,6 @@ func FromFile(path string) (*Sealer, error) {
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the passphrase: %w", err)
 	}
-	return &Sealer{passphrase, DefaultParams()}, nil
+	defer passphrase.Wipe()
+	return New(passphrase), nil
 }

@@ -58,6 +58,12 @@ func New(passphrase secret.Secret) *Sealer {
 	return &Sealer{passphrase.Clone(), DefaultParams()}
 }
 
+// Close wipes the passphrase. The sealer is of no use afterwards.
+func (s *Sealer) Close() error {
+	s.passphrase.Wipe()
+	return nil
+}
+
 // NewWithParams makes a sealer that seals with costs p; it opens what was sealed with any within the bounds.
 func NewWithParams(passphrase secret.Secret, p Params) (*Sealer, error) {
 	if err := p.validate(); err != nil {

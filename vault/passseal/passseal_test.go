@@ -98,6 +98,24 @@ func TestAlteredBlobIsRefused(t *testing.T) {
 	}
 }
 
+func TestClosedSealerHasNoPassphrase(t *testing.T) {
+	s := cheap(t, "one")
+	lent := s.passphrase.Reveal()
+	blob, err := s.Seal(secret.Random(32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(lent, make([]byte, len(lent))) {
+		t.Error("the passphrase is still in memory")
+	}
+	if _, err := s.Unseal(blob); err == nil {
+		t.Error("a closed sealer unseals")
+	}
+}
+
 func TestFromFile(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string, mode os.FileMode) string {

@@ -43,8 +43,6 @@ const stopPatience = 3 * time.Second
 type Daemon struct {
 	Config Config
 	Log    *slog.Logger
-	// Ready is called once the API answers. May be nil.
-	Ready func()
 	// Checkpoint is called after every transaction of a plan. May be nil.
 	Checkpoint func(plan, step string)
 }
@@ -165,9 +163,6 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 		}
 	})
 	d.Log.Info("ready", "socket", d.Config.API.Socket, "vault", desk.Vault.Path(), "level", desk.Vault.Level())
-	if d.Ready != nil {
-		d.Ready()
-	}
 	var err error
 	select {
 	case <-ctx.Done():
@@ -187,7 +182,10 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 func openSealer(c VaultConfig) (vault.Sealer, func() error, error) {
 	if c.Seal == "passphrase" {
 		s, err := passseal.FromFile(c.PassphraseFile)
-		return s, func() error { return nil }, err
+		if err != nil {
+			return nil, nil, err
+		}
+		return s, s.Close, nil
 	}
 	t, err := tpmseal.Open(c.TPM)
 	if err != nil {

@@ -69,7 +69,7 @@ func (d *Desk) doctor(ctx context.Context, _ *nothing) (api.Findings, error) {
 }
 
 func (d *Desk) buses() []api.Bus {
-	var list []api.Bus
+	list := []api.Bus{}
 	for name, problem := range d.Keys.BusProblems() {
 		list = append(list, api.Bus{Name: name, Problem: problem})
 	}

@@ -255,7 +255,10 @@ func (w *World) AwaitKeys(ctx context.Context, serials ...device.Serial) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	err := w.Client.Watch(ctx, func(e api.KeyEvent) error {
-		if delete(missing, e.Key.ID); len(missing) == 0 {
+		if e.Event != "removed" {
+			delete(missing, e.Key.ID)
+		}
+		if len(missing) == 0 {
 			return errSeen
 		}
 		return nil
