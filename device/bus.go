@@ -12,6 +12,8 @@ type Info struct {
 	Vendor   uint16 // USB vendor ID
 	Product  uint16 // USB product ID
 	Emulated bool   // not a hardware token (rule D6)
+	// Problem says why it cannot be opened, if that is known without trying, and Cure what to do about it.
+	Problem, Cure string
 }
 
 // Event is one change on a bus.
@@ -26,7 +28,7 @@ type Bus interface {
 	// Name is a short word for messages: "usb", "emulator".
 	Name() string
 	// Watch calls fn with an addition for every interface present, then with each change as it
-	// happens, from one goroutine. It returns when ctx ends, or when the bus is lost, with an error
+	// happens, from one goroutine. Devices of a known vendor that cannot be opened are told as well. It returns when ctx ends, or when the bus is lost, with an error
 	// that says why nothing is seen.
 	Watch(ctx context.Context, fn func(Event)) error
 	// Open opens an interface exclusively. It fails with ErrGone, ErrBusy or ErrPermission, wrapped

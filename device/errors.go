@@ -38,3 +38,13 @@ type RejectedError struct {
 func (e *RejectedError) Error() string {
 	return fmt.Sprintf("the device refused to %s; possible reasons: %s", e.Op, strings.Join(e.Reasons, "; "))
 }
+
+// CureError adds to an error what to do about it.
+type CureError struct {
+	Err  error
+	Cure string // a clause: "join the group tokendesk and log in again"
+}
+
+func (e *CureError) Error() string { return e.Err.Error() + ": " + e.Cure }
+
+func (e *CureError) Unwrap() error { return e.Err }
