@@ -58,7 +58,7 @@ func devices(c *cli.Context) error {
 	}
 	var rows []row
 	for _, k := range found.Keys {
-		rows = append(rows, row{cells: keyRow(out, k), below: out.paint(text.FgRed, k.Problem)})
+		rows = append(rows, row{cells: keyRow(out, k), below: trouble(out, k)})
 	}
 	if len(rows) > 0 {
 		out.table([]string{"DEVICE", "MODEL", "SLOT 1", "SLOT 2", "NOTE"}, rows)
@@ -103,10 +103,19 @@ func printEvent(out screen, e api.KeyEvent) {
 	}
 	out.printf("%s\n", strings.TrimRight(line, " "))
 	if e.Key.Problem != "" && e.Event != "removed" {
-		for _, l := range wrap(out.paint(text.FgRed, e.Key.Problem), out.width-len(indent)) {
+		for _, l := range wrap(trouble(out, e.Key), out.width-len(indent)) {
 			out.printf("%s%s\n", indent, l)
 		}
 	}
+}
+
+// trouble is why a key cannot be used and what to do about it.
+func trouble(out screen, k api.Key) string {
+	line := k.Problem
+	if k.Cure != "" {
+		line += ": " + k.Cure
+	}
+	return out.paint(text.FgRed, line)
 }
 
 const slotWidth = 14
@@ -358,7 +367,10 @@ func doctor(c *cli.Context) error {
 		mark, line := out.paint(text.FgGreen, "good"), f.Text
 		if !f.OK {
 			broken++
-			mark, line = out.paint(text.FgRed, "BAD"), f.Text+"\nCure: "+f.Cure
+			mark = out.paint(text.FgRed, "BAD")
+			if f.Cure != "" {
+				line += "\nCure: " + f.Cure
+			}
 		}
 		rows = append(rows, row{cells: []string{mark, f.Area, line}})
 	}

@@ -132,7 +132,10 @@ func (s *Session) require(ctx context.Context, feature string, need device.Versi
 		}
 	}
 	if s.firmware.Less(need) {
-		return &device.FirmwareError{Feature: feature, Need: need, Have: s.firmware}
+		return &device.CureError{
+			Err:  &device.FirmwareError{Feature: feature, Need: need, Have: s.firmware},
+			Cure: "use a newer key; the firmware of a YubiKey cannot be changed",
+		}
 	}
 	return nil
 }

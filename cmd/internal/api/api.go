@@ -109,7 +109,8 @@ type Key struct {
 	Emulated bool   `json:"emulated" doc:"Not a hardware token"`
 	New      bool   `json:"new" doc:"Plugged in just now and still being identified"`
 	Slots    []Slot `json:"slots,omitempty"`
-	Problem  string `json:"problem,omitempty" doc:"Why the key cannot be used, and what to do"`
+	Problem  string `json:"problem,omitempty" doc:"Why the device cannot be used"`
+	Cure     string `json:"cure,omitempty" doc:"What to do about the problem, if that is known"`
 }
 
 // Slot is one OTP slot of an inserted key.

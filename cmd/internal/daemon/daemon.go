@@ -22,9 +22,7 @@ import (
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/cmd/internal/localapi"
 	"tokendesk/device"
-	"tokendesk/device/bussocket"
 	"tokendesk/device/otpslot"
-	"tokendesk/device/usbhid"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/sync/openldap"
@@ -205,20 +203,4 @@ func openVault(c VaultConfig) (v *vault.Vault, err error) {
 	}
 	defer func() { err = errors.Join(err, closeSealer()) }()
 	return vault.Open(c.Path, sealer)
-}
-
-// buses applies rule D6: real credentials and emulated tokens do not mix by accident.
-func (d *Daemon) buses(v *vault.Vault) ([]device.Bus, error) {
-	c := d.Config.Devices
-	var buses []device.Bus
-	if c.USB {
-		buses = append(buses, usbhid.Bus{})
-	}
-	if c.Emulator == "" {
-		return buses, nil
-	}
-	if v.Level() == vault.LevelTPM && !c.AllowEmulated {
-		return nil, errors.New("devices.emulator is set beside a vault sealed by a hardware TPM: remove it, or say devices.allow_emulated = true")
-	}
-	return append(buses, bussocket.New(c.Emulator)), nil
 }

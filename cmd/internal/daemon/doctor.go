@@ -73,7 +73,7 @@ func (d *Daemon) checkBuses(desk *localapi.Desk) []api.Finding {
 		switch {
 		case k.New:
 		case k.Problem != "":
-			found = append(found, bad("devices", "see the problem itself", "%s", k.Problem))
+			found = append(found, bad("devices", k.Cure, "%s", k.Problem))
 		case k.Info.Emulated:
 			found = append(found, good("devices", "%s is inserted, EMULATED, firmware %s", k.ID, k.Firmware))
 		default:

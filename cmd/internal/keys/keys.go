@@ -39,7 +39,16 @@ type Key struct {
 	Bus        string
 	Info       device.Info
 	Problem    string // why it cannot be used
+	Cure       string // what to do about that, if it is known
 	New        bool   // not identified yet
+}
+
+// Trouble is the problem and its cure in one clause; empty if the key can be used.
+func (k Key) Trouble() string {
+	if k.Cure == "" {
+		return k.Problem
+	}
+	return k.Problem + ": " + k.Cure
 }
 
 // EventKind tells events apart.
@@ -258,7 +267,7 @@ func (r *Registry) view(p *port) Key {
 	key.New = !p.announced
 	for _, other := range r.ports {
 		if other != p && key.ID != "" && other.key.ID == key.ID {
-			key.Problem = twins(key.ID, key, other.key)
+			key.Problem, key.Cure = twins(key.ID, key, other.key), "pull one of them"
 		}
 	}
 	return key
@@ -273,7 +282,7 @@ func twins(id device.ID, a, b Key) string {
 	if b.Bus+" "+b.Info.Port < a.Bus+" "+a.Info.Port {
 		a, b = b, a
 	}
-	return fmt.Sprintf("two inserted keys say they are %s (%s port %s and %s port %s): pull one of them", id, a.Bus, a.Info.Port, b.Bus, b.Info.Port)
+	return fmt.Sprintf("two inserted keys say they are %s (%s port %s and %s port %s)", id, a.Bus, a.Info.Port, b.Bus, b.Info.Port)
 }
 
 // Watch calls fn for every key present and then for each change, until ctx ends.
@@ -317,7 +326,7 @@ var ErrBehind = errors.New("this watch fell too far behind: start it again")
 // AbsentError says that a device is not inserted.
 type AbsentError struct {
 	ID       device.ID
-	Problems []string // of buses and keys that might hide it
+	Problems []string // of buses and keys that might hide it, with their cures
 }
 
 func (e *AbsentError) Error() string {
@@ -377,11 +386,11 @@ func (r *Registry) find(id device.ID) (found, unknown *port, err error) {
 	for _, p := range r.ports {
 		switch {
 		case p.key.ID == id && found != nil:
-			return nil, nil, &TwinsError{twins(id, found.key, p.key)}
+			return nil, nil, &TwinsError{twins(id, found.key, p.key) + ": pull one of them"}
 		case p.key.ID == id:
 			found = p
 		case p.key.ID == "" && p.key.Problem != "":
-			absent.Problems = append(absent.Problems, p.key.Problem)
+			absent.Problems = append(absent.Problems, p.key.Trouble())
 		case !p.announced:
 			unknown = p
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -37,6 +38,11 @@ type request struct {
 // looked at again, so that its problem is not shown for longer than it lasts.
 func (p *port) own(ctx context.Context) {
 	key := p.key
+	if key.Info.Problem != "" { // there is nothing to open
+		key.Problem, key.Cure = place(&key)+key.Info.Problem, key.Info.Cure
+		p.registry.update(p, key)
+		return
+	}
 	plugged := time.Now()
 	retry := keyRetryMin
 	for look := time.After(0); ; {
@@ -59,7 +65,7 @@ func (p *port) own(ctx context.Context) {
 			retry = keyRetryMin
 		}
 		if key.ID == "" && key.Problem == "" && time.Since(plugged) > newPatience { // the bus shows it and cannot open it
-			key.Problem = fmt.Sprintf("%s port %s: it cannot be opened: pull it and insert it again", key.Bus, key.Info.Port)
+			key.Problem, key.Cure = place(&key)+"it cannot be opened", "pull it and insert it again"
 		}
 		if ctx.Err() == nil && (key.ID != "" || key.Problem != "") {
 			p.registry.update(p, key)
@@ -98,7 +104,7 @@ func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otp
 		note(ctx, key, err)
 		return err
 	}
-	key.Problem = ""
+	key.Problem, key.Cure = "", ""
 	defer func() { // whatever fn has done: its work may have outlived its request
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 		defer cancel()
@@ -111,10 +117,17 @@ func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otp
 
 // note remembers why the key could not be used, if that is about the key and not about who wanted it.
 func note(ctx context.Context, key *Key, err error) {
-	if !errors.Is(err, device.ErrGone) && ctx.Err() == nil {
-		key.Problem = fmt.Sprintf("%s port %s: %v", key.Bus, key.Info.Port, err)
+	if errors.Is(err, device.ErrGone) || ctx.Err() != nil {
+		return
+	}
+	key.Problem, key.Cure = place(key)+err.Error(), ""
+	if e, known := errors.AsType[*device.CureError](err); known {
+		key.Problem, key.Cure = strings.TrimSuffix(key.Problem, ": "+e.Cure), e.Cure
 	}
 }
+
+// place begins a sentence about a key that may have no name.
+func place(key *Key) string { return fmt.Sprintf("%s port %s: ", key.Bus, key.Info.Port) }
 
 func identify(ctx context.Context, s *otpslot.Session, key *Key) error {
 	status, err := s.Status(ctx)
@@ -127,7 +140,10 @@ func identify(ctx context.Context, s *otpslot.Session, key *Key) error {
 	}
 	id := device.YubiKeyID(serial)
 	if key.ID != "" && key.ID != id {
-		return fmt.Errorf("the key on this port was %s and now says it is %s: pull it and insert it again", key.ID, id)
+		return &device.CureError{
+			Err:  fmt.Errorf("the key on this port was %s and now says it is %s", key.ID, id),
+			Cure: "pull it and insert it again",
+		}
 	}
 	key.ID, key.Serial, key.Firmware = id, serial, status.Firmware
 	key.Configured = [2]bool{status.Configured(1), status.Configured(2)}

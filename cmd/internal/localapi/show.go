@@ -103,7 +103,7 @@ func (d *Desk) watch(ctx context.Context, _ *nothing, write func(any) error) err
 func (d *Desk) key(k keys.Key) (out api.Key, err error) {
 	out = api.Key{
 		ID: string(k.ID), Serial: uint32(k.Serial), Bus: k.Bus, Port: k.Info.Port,
-		Emulated: k.Info.Emulated, Problem: k.Problem, New: k.New, Model: "unknown",
+		Emulated: k.Info.Emulated, Problem: k.Problem, Cure: k.Cure, New: k.New, Model: "unknown",
 	}
 	if m, ok := device.FindModel(k.Info.Vendor, k.Info.Product); ok {
 		out.Model = m.Name
