@@ -246,6 +246,35 @@ func TestKeyThatIsHeldElsewhereRecovers(t *testing.T) {
 	release()
 }
 
+// hopeless is a bus whose devices have no OTP application.
+type hopeless struct{ device.Bus }
+
+func (h hopeless) Watch(ctx context.Context, fn func(device.Event)) error {
+	return h.Bus.Watch(ctx, func(e device.Event) {
+		e.Info.Problem, e.Info.Cure = "it has no OTP application", "use another"
+		fn(e)
+	})
+}
+
+func (h hopeless) Open(context.Context, string) (device.Report, error) {
+	panic("a device that cannot be opened was opened")
+}
+
+func TestADeviceThatCannotBeOpenedIsShownWithItsReason(t *testing.T) {
+	b := newBenchOn(t, func(bus device.Bus) device.Bus { return hopeless{bus} })
+	key := newKey(10000001, false)
+	b.serve(key)
+	heard := b.events()
+	if k := b.next(heard, keys.Added, "").Key; k.Trouble() != "emulator port emu1: it has no OTP application: use another" {
+		t.Errorf("%+v", k)
+	}
+	if err := b.program(t.Context(), anna); err == nil || !strings.Contains(err.Error(), "no OTP application: use another") {
+		t.Errorf("use names no cause: %v", err)
+	}
+	key.Remove()
+	b.next(heard, keys.Removed, "")
+}
+
 func TestAnAbsentBusIsNamedAndComesBack(t *testing.T) {
 	b := newBench(t)
 	if got := await(t, b.news); got != "bus lost" {

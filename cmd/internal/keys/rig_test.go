@@ -37,13 +37,19 @@ type bench struct {
 // newBench starts a registry; nobody serves its bus yet.
 func newBench(t testing.TB) *bench {
 	t.Helper()
+	return newBenchOn(t, func(b device.Bus) device.Bus { return b })
+}
+
+// newBenchOn starts a registry on what is made of the emulator's bus.
+func newBenchOn(t testing.TB, of func(device.Bus) device.Bus) *bench {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "td")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b := &bench{t: t, socket: filepath.Join(dir, "emu.sock"), news: make(chan string, 100)}
-	b.Registry = keys.New(slog.New(headlines{b.news}), bussocket.New(b.socket))
+	b.Registry = keys.New(slog.New(headlines{b.news}), of(bussocket.New(b.socket)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); b.Run(ctx) }()
