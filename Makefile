@@ -8,7 +8,9 @@ PROGRAMS := ./cmd/tokendesk ./cmd/tokendeskd ./cmd/tokenemu
 # Debian packages that building, the demo and the tests need, and why.
 DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_TPM slapd:an_OpenLDAP_server_with_the_OTP_overlay \
 	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes \
-	man-db:whether_the_manual_page_is_one
+	man-db:whether_the_manual_page_is_one \
+	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files udev:its_device_manager \
+	tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold
 
 # stage NAME COMMAND runs a command and says how long it took.
 define stage
@@ -58,16 +60,32 @@ test: deps ## prove everything: checks, all tests with the race detector, the de
 	$(call stage,demo,$(MAKE) --no-print-directory demo)
 	$(call stage,race,$(MAKE) --no-print-directory race)
 
+# guest MOMENTS TIMEOUT runs the tests that need a kernel with USB, in one that is booted for them.
+define guest
+	@go test -c -tags guest -o $(BIN)/ ./device/devicetest ./cmd/internal/e2e
+	@go build -o $(BIN)/ ./cmd/internal/demo
+	@go run ./cmd/internal/leftovers go run ./cmd/internal/guest -tpm -udev udev -timeout $(2) \
+		$(CURDIR)/$(BIN)/e2e.test -programs $(CURDIR)/$(BIN) -moments $(1) -test.v -test.timeout $(2)
+endef
+
+.PHONY: e2e
+e2e: build ## the desk on a real kernel: boots Debian's in qemu, with emulated keys on its USB and a TPM
+	$(call guest,20,9m)
+
+.PHONY: soak
+soak: build ## the same, with keys pulled at 200 random moments
+	$(call guest,200,60m)
+
 .PHONY: race
 race: deps ## run all tests with the race detector, and see that they leave nothing behind
 	@go run ./cmd/internal/leftovers go test -race -count=1 ./...
 
 .PHONY: lint
 lint: ## check format, vet, staticcheck and a tidy go.mod
-	@unformatted=$$(gofmt -l cmd device provision sync vault); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l cmd device provision sync udev vault); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
 	@go mod tidy -diff
-	@go vet ./...
-	@go tool staticcheck ./...
+	@go vet -tags guest ./...
+	@go tool staticcheck -tags guest ./...
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10s)

@@ -48,3 +48,12 @@ type CureError struct {
 func (e *CureError) Error() string { return e.Err.Error() + ": " + e.Cure }
 
 func (e *CureError) Unwrap() error { return e.Err }
+
+// Cure divides the text of an error into what is wrong and what to do about it; cure is empty if that is not told.
+func Cure(err error) (problem, cure string) {
+	var known *CureError
+	if !errors.As(err, &known) {
+		return err.Error(), ""
+	}
+	return strings.TrimSuffix(err.Error(), ": "+known.Cure), known.Cure
+}

@@ -86,6 +86,10 @@ func touch(ctx context.Context, c *cli.Context, key string) error {
 			fmt.Fprintln(c.App.Writer, strings.TrimSuffix(t.Text, "\n"))
 		case bussocket.ToHolder:
 			fmt.Fprintln(c.App.ErrWriter, "typed into the program that holds the key")
+		case bussocket.ToUSB:
+			fmt.Fprintln(c.App.ErrWriter, "typed over USB, into whatever reads the key there")
+		case bussocket.ToChallenge:
+			fmt.Fprintln(c.App.ErrWriter, "typed nothing: the touch released the answer to a challenge")
 		default:
 			slot := 1
 			if c.Bool("long") {
@@ -107,7 +111,8 @@ func faultCommand() *cli.Command {
 		Usage: "make a key misbehave",
 		Description: "KIND is one of " + strings.Join(names, ", ") + ".\n" +
 			"unplug-at-chunk and unplug-after-write strike once, reject-write and reclaim N times (1 if left out),\n" +
-			"bad-crc N times or until clear, slow-open adds N ms, the others last until clear.",
+			"bad-crc N times or until clear, slow-open adds N ms, the others last until clear.\n" +
+			"Keys that are attached to the kernel cannot have slow-open, exclusive-open and no-permission.",
 		ArgsUsage: "SERIAL|PORT KIND [N]",
 		Action: func(c *cli.Context) error {
 			if n := c.NArg(); n < 2 || n > 3 {
@@ -159,6 +164,8 @@ func table(c *cli.Context, keys []bussocket.Key) error {
 		switch {
 		case k.Held:
 			state = "held"
+		case k.USBPort != "":
+			state = "USB " + k.USBPort
 		case k.Present:
 			state = "in"
 		}

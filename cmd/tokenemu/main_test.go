@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -187,6 +188,10 @@ func TestHand(t *testing.T) {
 		{"serve", "there is nothing to serve"},
 		{"serve 7", "serve takes no arguments"},
 		{"serve --yubikey serial=7", "another emulator serves it"},
+		{"attach", "there is nothing to attach"},
+		{"attach 7", "attach takes no arguments"},
+		{"attach --yubikey serial=7", "another emulator serves it"},
+		{"attach --yubikey serial=7,product=0407", "make it a product 0010, 0110 or 0401"},
 	} {
 		stdout, _, err := tokenemu(t, strings.Fields(c.args)...)
 		switch {
@@ -206,6 +211,44 @@ emu2  yk-8    0.0.0     out    empty   empty   0s             stuck-flag
 	}
 	if stdout, _, err = tokenemu(t, "list", "--json"); err != nil || !strings.Contains(stdout, `"required_wait_us": 0`) {
 		t.Fatalf("%s%v", stdout, err)
+	}
+}
+
+// TestAttachedKeys has another server, which need not have a kernel with keys attached.
+func TestAttachedKeys(t *testing.T) {
+	socket := socketPath(t)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("TOKENEMU_SOCKET", socket)
+	serve := func(a bussocket.Answer) {
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			bufio.NewReader(c).ReadString('\n')
+			c.Write(bussocket.EncodeAnswer(a))
+		}()
+	}
+	serve(bussocket.Answer{OK: true, Keys: []bussocket.Key{{
+		Interface: bussocket.Interface{Path: "emu1:1.0", Port: "emu1"}, USBPort: "1-12", Serial: 7, Firmware: "5.4.3", Present: true,
+	}}})
+	stdout, _, err := tokenemu(t, "list")
+	want := `PORT  DEVICE  FIRMWARE  STATE     SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS
+emu1  yk-7    5.4.3     USB 1-12  empty   empty   0s             -
+`
+	if err != nil || stdout != want {
+		t.Fatalf("%s%v", stdout, err)
+	}
+	serve(bussocket.Answer{OK: true, Touches: []bussocket.Touch{{To: bussocket.ToUSB}, {To: bussocket.ToChallenge}}})
+	stdout, stderr, err := tokenemu(t, "touch", "7", "--times", "2")
+	want = "typed over USB, into whatever reads the key there\ntyped nothing: the touch released the answer to a challenge\n"
+	if err != nil || stdout != "" || stderr != want {
+		t.Fatalf("%q, %q, %v", stdout, stderr, err)
 	}
 }
 

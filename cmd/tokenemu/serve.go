@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -19,44 +20,68 @@ func serveCommand() *cli.Command {
 		Description: "Keys get the ports emu1, emu2, … in the order given. One line per key is printed once the socket\n" +
 			"is there. Keys keep their slots while pulled, and are gone when this command ends.",
 		ArgsUsage: " ",
-		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "yubikey", Usage: "a key: `serial=N[,fw=5.4.3][,product=0407][,present=false]`; repeat for more"},
-			&cli.BoolFlag{Name: "instant", Usage: "leave out the waiting that real keys require"},
-		},
-		Action: serve,
+		Flags:     benchFlags("0407"),
+		Action:    func(c *cli.Context) error { return serve(c, emulator.Listen, 0) },
 	}
 }
 
-func serve(c *cli.Context) error {
+// otpOnly is a YubiKey without other interfaces, which is what an attached key can be.
+const otpOnly = 0x0401
+
+func attachCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "attach",
+		Usage: "make emulated keys USB devices of this machine until SIGINT or SIGTERM (as root)",
+		Description: "Keys become devices of the kernel, where any program finds them. This needs root and the kernel\n" +
+			"module vhci-hcd. One line per key is printed once all are there. The other commands work as with\n" +
+			"serve, but nobody can open a key at the socket. When this command ends, the keys are pulled, and gone.",
+		ArgsUsage: " ",
+		Flags:     benchFlags("0401"),
+		Action:    func(c *cli.Context) error { return serve(c, emulator.Attach, otpOnly) },
+	}
+}
+
+func benchFlags(product string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "yubikey", Usage: "a key: `serial=N[,fw=5.4.3][,product=" + product + "][,present=false]`; repeat for more"},
+		&cli.BoolFlag{Name: "instant", Usage: "leave out the waiting that real keys require"},
+	}
+}
+
+// serve runs the server that open makes of the keys. Those that name no product get the given one; 0 is the
+// emulator's own choice.
+func serve(c *cli.Context, open func(socket string, keys ...*emulator.YubiKey) (*emulator.Server, error), product uint16) error {
 	if c.Args().Present() {
-		return fmt.Errorf("serve takes no arguments such as %q; keys are given by --yubikey", c.Args().First())
+		return fmt.Errorf("%s takes no arguments such as %q; keys are given by --yubikey", c.Command.Name, c.Args().First())
 	}
 	if len(c.StringSlice("yubikey")) == 0 {
-		return errors.New("there is nothing to serve; name a key with --yubikey serial=12345678")
+		return fmt.Errorf("there is nothing to %s; name a key with --yubikey serial=12345678", c.Command.Name)
 	}
-	var bench []emulator.Options
 	var keys []*emulator.YubiKey
 	for _, s := range c.StringSlice("yubikey") {
 		o, err := parseKey(s)
 		if err != nil {
 			return err
 		}
+		o.Product = cmp.Or(o.Product, product)
 		if c.Bool("instant") {
 			o.Timing = &emulator.Timing{}
 		}
-		bench = append(bench, o)
 		keys = append(keys, emulator.New(o))
 	}
-	server, err := emulator.Listen(c.String("socket"), keys...)
+	server, err := open(c.String("socket"), keys...)
 	if err != nil {
 		return err
 	}
-	for i, o := range bench {
-		state := "plugged in"
-		if o.Absent {
-			state = "not plugged in"
+	for _, k := range server.Keys() {
+		state := "not plugged in"
+		switch {
+		case k.USBPort != "":
+			state = "USB port " + k.USBPort
+		case k.Present:
+			state = "plugged in"
 		}
-		fmt.Fprintf(c.App.Writer, "emu%d  %s  firmware %s  %s\n", i+1, device.YubiKeyID(o.Serial), o.Firmware, state)
+		fmt.Fprintf(c.App.Writer, "%s  %s  firmware %s  %s\n", k.Port, device.YubiKeyID(k.Serial), k.Firmware, state)
 	}
 	return server.Serve(c.Context)
 }

@@ -68,8 +68,19 @@
 //	{"op":"touch","key":"emu1","long":true,"times":2}
 //	                                    ok with "touches": for each {"to":"window","text":"…"}, or
 //	                                    {"to":"holder"} if a handle received it, or {"to":"nobody"} if
-//	                                    that slot types nothing. times is 1 to MaxTouches, 1 if absent
+//	                                    that slot types nothing, or {"to":"challenge"} if a challenge
+//	                                    waited for it. times is 1 to MaxTouches, 1 if absent
 //	{"op":"fault","key":"emu1","kind":"reject-write","n":1}
 //	                                    kinds are the server's; "clear" removes all faults
 //	{"op":"list-all"}                   ok with "keys": every key, plugged in or not (type Key)
+//
+// # Keys on the USB of the machine
+//
+// A server can have plugged its keys into the kernel instead, as USB devices. None of them is on the bus of
+// the socket then, or a key would be seen twice: list has no interfaces, watch sends "synced" and nothing
+// more, and open is refused with gone. Control works as above, with these differences: insert and remove
+// return once the kernel has set the key up or let go of it, and with failed if it does not; what a touch
+// types is {"to":"usb"}, without its text; list-all tells the "usb_port" of a key, which is the kernel's name
+// of it ("1-1"), and does not tell whether the kernel's side holds it; faults that strike when a key is opened
+// are refused with bad-request.
 package bussocket

@@ -51,7 +51,10 @@ const (
 const (
 	ToWindow = "window" // nobody held the key open
 	ToHolder = "holder" // the program that holds the key open
+	ToUSB    = "usb"    // the machine's USB; the key cannot know which program reads there
 	ToNobody = "nobody" // the touched slot types nothing
+	// ToChallenge: nothing was typed; the touch released the answer to a challenge that waited for it.
+	ToChallenge = "challenge"
 )
 
 // Hex is bytes that travel as a hexadecimal string.
@@ -105,13 +108,14 @@ func (i Interface) info() device.Info {
 
 // Touch is what one touch did.
 type Touch struct {
-	To   string `json:"to"`             // ToWindow, ToHolder or ToNobody
+	To   string `json:"to"`             // ToWindow and so on
 	Text string `json:"text,omitempty"` // what appeared in the window; Enter is "\n", Tab "\t"
 }
 
 // Key is everything the server tells about one key.
 type Key struct {
 	Interface
+	USBPort         string        `json:"usb_port,omitempty"` // the kernel's name of it, "1-1", while the key is attached there
 	Serial          device.Serial `json:"serial"`
 	Firmware        string        `json:"firmware"`
 	Present         bool          `json:"present"`
@@ -120,8 +124,8 @@ type Key struct {
 	Slot2           bool          `json:"slot2"` // configured
 	ProgramSequence uint8         `json:"program_sequence"`
 	Faults          []string      `json:"faults"`
-	TypedToWindow   int           `json:"typed_to_window"` // touches
-	TypedToHolder   int           `json:"typed_to_holder"`
+	TypedToWindow   int           `json:"typed_to_window"`  // touches
+	TypedToHolder   int           `json:"typed_to_holder"`  // or over USB
 	RequiredWaitUS  int64         `json:"required_wait_us"` // the protocol's own waiting so far, in µs
 }
 
@@ -215,6 +219,11 @@ func DecodeAnswer(line []byte) (Answer, error) {
 	}
 	for _, i := range a.Interfaces {
 		if !i.valid() {
+			return Answer{}, errors.New("not an answer of the bus socket: a path or port is malformed")
+		}
+	}
+	for _, k := range a.Keys {
+		if !k.valid() || k.USBPort != "" && !name.MatchString(k.USBPort) {
 			return Answer{}, errors.New("not an answer of the bus socket: a path or port is malformed")
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
 
 	"tokendesk/device"
 )
@@ -109,7 +110,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 	for _, a := range []Answer{
 		{OK: true},
 		{OK: true, Data: make(Hex, device.ReportSize)},
-		{OK: true, Interfaces: []Interface{i}, Keys: []Key{{Interface: i}}, Touches: []Touch{{To: ToWindow, Text: "755224\n"}}},
+		{OK: true, Interfaces: []Interface{i}, Keys: []Key{{Interface: i, USBPort: "1-1"}}, Touches: []Touch{{To: ToWindow, Text: "755224\n"}}},
 		{Error: &Error{CodeGone, "pulled"}},
 		{Event: EventAdded, Interface: &i},
 		{Event: EventSynced},
@@ -118,6 +119,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 	}
 	f.Add([]byte(`{"ok":true,"error":{}}`))
 	f.Add([]byte(`{"event":"added"}`))
+	f.Add([]byte(`{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","usb_port":"\u001b[2J"}]}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		a, err := DecodeAnswer(line)
 		if err != nil {
@@ -125,6 +127,11 @@ func FuzzDecodeAnswer(f *testing.F) {
 		}
 		if (a.Event == EventAdded || a.Event == EventRemoved) && a.Interface == nil {
 			t.Fatal("an event without an interface")
+		}
+		for _, k := range a.Keys {
+			if strings.ContainsFunc(k.Port+k.Path+k.USBPort, unicode.IsControl) {
+				t.Fatalf("a name with control characters: %q", k.USBPort)
+			}
 		}
 		if _, err := DecodeAnswer(EncodeAnswer(a)); err != nil {
 			t.Fatalf("%s is not read again: %v", EncodeAnswer(a), err)

@@ -17,6 +17,11 @@ const (
 	cmdSerial     = 0x10
 	cmdScanMap    = 0x12
 	cmdDeviceInfo = 0x13
+
+	cmdChallengeOTP1  = 0x20
+	cmdChallengeOTP2  = 0x28
+	cmdChallengeHMAC1 = 0x30
+	cmdChallengeHMAC2 = 0x38
 )
 
 const scanMapSize = 45
@@ -178,15 +183,26 @@ func (a *application) read(command byte, hideSerial bool) []byte {
 	return nil
 }
 
-// touchLevel is the low byte of the touch level in the status.
+// touchLevel is the low byte of the touch level in the status (ykdef.h, CONFIG1_VALID and its neighbours).
 func (a *application) touchLevel() (level byte) {
-	if a.firmware.Less(fwStatus) {
-		return 0
-	}
 	for i := range a.slots {
-		if a.slots[i].configured {
-			level |= 1 << i
+		s := &a.slots[i]
+		if s.configured && !a.firmware.Less(fwStatus) {
+			level |= 0x01 << i
+		}
+		if s.needsTouch() && !a.firmware.Less(fwTouchStatus) {
+			level |= 0x04 << i
+		}
+		if s.configured && s.ext&extLEDInverted != 0 && !a.firmware.Less(fwTouchStatus) {
+			level |= 0x10
 		}
 	}
 	return level
+}
+
+// powerUp is what plugging in does to the application.
+func (a *application) powerUp() {
+	for i := range a.slots {
+		a.slots[i].used = false
+	}
 }

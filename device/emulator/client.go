@@ -136,50 +136,44 @@ func (c *client) onBench(ctx context.Context, r bussocket.Request) (a bussocket.
 		a.Interfaces = s.list()
 		return a, nil
 	case bussocket.OpListAll:
-		for _, p := range s.bench {
-			a.Keys = append(a.Keys, p.describe())
-		}
+		a.Keys = s.Keys()
 		return a, nil
 	case bussocket.OpOpen:
-		k := s.byPath(r.Path)
-		if k == nil {
+		p := s.byPath(r.Path)
+		switch {
+		case p == nil:
 			return a, device.ErrGone
+		case p.usb != nil:
+			return a, bussocket.Errorf(bussocket.CodeGone, "key %s is attached to the USB of this machine, where it can be opened; here it cannot", p.port)
 		}
-		c.handle, err = k.Open(ctx)
+		c.handle, err = p.key.Open(ctx)
 		return a, err
 	case bussocket.OpInsert, bussocket.OpRemove, bussocket.OpTouch, bussocket.OpFault:
-		k, err := s.find(r.Key)
+		p, err := s.find(r.Key)
 		if err != nil {
 			return a, err
 		}
-		return k.control(r)
+		return p.control(r)
 	}
 	return a, bussocket.Errorf(bussocket.CodeBadRequest, "%s needs an open interface", r.Op)
 }
 
 // control carries out a control operation.
-func (k *YubiKey) control(r bussocket.Request) (a bussocket.Answer, err error) {
+func (p *place) control(r bussocket.Request) (a bussocket.Answer, err error) {
 	switch r.Op {
 	case bussocket.OpInsert:
-		k.Insert()
+		return a, p.insert()
 	case bussocket.OpRemove:
-		k.Remove()
+		return a, p.remove()
 	case bussocket.OpFault:
-		if err := k.SetFault(Fault(r.Kind), r.N); err != nil {
+		if err := p.key.SetFault(Fault(r.Kind), r.N); err != nil {
 			return a, bussocket.Errorf(bussocket.CodeBadRequest, "%v", err)
 		}
 	case bussocket.OpTouch:
 		for range r.Times {
-			text, held, err := k.Touch(r.Long)
+			t, err := p.key.touch(r.Long)
 			if err != nil {
 				return bussocket.Answer{}, err
-			}
-			t := bussocket.Touch{To: bussocket.ToNobody, Text: text}
-			switch {
-			case held:
-				t.To = bussocket.ToHolder
-			case text != "":
-				t.To = bussocket.ToWindow
 			}
 			a.Touches = append(a.Touches, t)
 		}

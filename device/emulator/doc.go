@@ -6,9 +6,10 @@
 // the protocol description alone and shares no code with the driver (otpslot), or both could be wrong
 // in the same way. It is not a security device: seeds lie in memory and are gone with the process.
 //
-// Left out: challenge-response, NDEF and device configuration, which get what a real key gives for an
-// unconfigured slot (nothing), so that the touch-wait flag never shows; Yubico OTP, whose slots type a plausible random text instead.
+// Left out: NDEF and device configuration, which are refused; static passwords, whose slots type one-time
+// passwords as if the flag were not set.
 //
-// A YubiKey can be used in process, through Open, or over a Server, which serves the contract of package
-// bussocket. Both are safe for concurrent use.
+// A YubiKey can be used in process, through Open, or over a Server: Listen makes one that serves the contract
+// of package bussocket, Attach one whose keys are devices of this machine's USB. All are safe for concurrent
+// use.
 package emulator

@@ -48,6 +48,11 @@ var Faults = []Fault{
 	FaultExclusiveOpen, FaultNoPermission, FaultSerialHidden, FaultReclaim, FaultClear,
 }
 
+// ofOpening reports whether k strikes when the key is opened.
+func (k Fault) ofOpening() bool {
+	return k == FaultSlowOpen || k == FaultExclusiveOpen || k == FaultNoPermission
+}
+
 const maxSlowOpen = 600_000 // ms
 
 // forever is the count of a fault that does not run out.

@@ -79,7 +79,7 @@ func TestUnplugAfterWrite(t *testing.T) {
 	}
 	k.Insert()
 	h = open(t, k)
-	if r := h.get(); r[4] != 1 || r[5] != 1 {
+	if r := h.get(); r[4] != 1 || r[5] != 0x05 {
 		t.Fatalf("the write did not take: %x", r)
 	}
 	if !h.wrote(cmdConfig2, hotpConfig().payload()) {
@@ -140,7 +140,7 @@ func TestLostStatus(t *testing.T) {
 		t.Fatal("the write did not take")
 	}
 	fault(t, k, FaultClear, 0)
-	if r := h.get(); r[4] != 1 || r[5] != 1 {
+	if r := h.get(); r[4] != 1 || r[5] != 0x05 {
 		t.Fatalf("status after the fault: %x", r)
 	}
 }

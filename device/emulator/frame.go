@@ -11,6 +11,7 @@ const (
 
 	flagWritePending    = 0x80
 	flagResponsePending = 0x40
+	flagTouchWait       = 0x20 // with the seconds that are left
 	maskSequence        = 0x1F
 
 	resetYkpers  = 0x8F // the dummy write of libykpers

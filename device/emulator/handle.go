@@ -63,8 +63,32 @@ func (k *YubiKey) Open(ctx context.Context) (*Handle, error) {
 		k.taken = false
 		return nil, err
 	}
-	k.holder = &Handle{key: k, gone: gone, wake: make(chan struct{}, 1)}
-	return k.holder, nil
+	return k.hold(), nil
+}
+
+// hold makes the holder of the key, with k.mu held.
+func (k *YubiKey) hold() *Handle {
+	k.taken = true
+	k.holder = &Handle{key: k, gone: k.gone, wake: make(chan struct{}, 1)}
+	return k.holder
+}
+
+// insertHeld plugs in a key that is out, with its holder.
+func (k *YubiKey) insertHeld() *Handle {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.insert()
+	return k.hold()
+}
+
+// pulled reports whether the key was pulled since the handle was made.
+func (h *Handle) pulled() bool {
+	select {
+	case <-h.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // pause waits for d, unless the key is pulled or ctx ends before.
@@ -188,6 +212,10 @@ func (h *Handle) enqueue(strokes []stroke) {
 	if now := time.Now(); h.typed.Before(now) {
 		h.typed = now
 	}
+	gap := h.key.timing.Stroke
+	if h.key.onUSB && !h.key.instant {
+		gap = max(gap, usbInterval) // a host does not ask more often
+	}
 	for _, s := range strokes {
 		if len(h.queue)+2 > queueSize {
 			break
@@ -196,7 +224,7 @@ func (h *Handle) enqueue(strokes []stroke) {
 			h.typed = h.typed.Add(s.pause)
 		}
 		for _, r := range s.reports() {
-			h.typed = h.typed.Add(h.key.timing.Stroke)
+			h.typed = h.typed.Add(gap)
 			h.queue = append(h.queue, input{r, h.typed})
 		}
 	}

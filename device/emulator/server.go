@@ -12,7 +12,8 @@ import (
 	"tokendesk/device/bussocket"
 )
 
-// Server serves keys on a bus socket: port emu1 is the first, emu2 the second, and so on.
+// Server serves keys at a socket: port emu1 is the first, emu2 the second, and so on. Those of Listen are a bus
+// of their own, those of Attach are devices of this machine's USB.
 type Server struct {
 	path     string
 	made     fs.FileInfo
@@ -27,7 +28,8 @@ type Server struct {
 type place struct {
 	port    string
 	key     *YubiKey
-	present bool // as announced to watchers; guarded by Server.mu
+	usb     *usbPlug // nil: it is plugged into the socket's own bus
+	present bool     // on that bus, as announced to watchers; guarded by Server.mu
 }
 
 // watcher queues the events of one watch connection.
@@ -40,21 +42,31 @@ type watcher struct {
 // Listen makes the socket, mode 0600, in place of one that nobody serves. Clients can connect from now on,
 // and are answered once Serve runs. The keys belong to the server; none may be given twice.
 func Listen(path string, keys ...*YubiKey) (*Server, error) {
+	s, err := newServer(path, keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range s.bench {
+		p.key.announceTo(func(present bool) { s.announce(p, present) })
+	}
+	return s, nil
+}
+
+func newServer(path string, keys []*YubiKey) (*Server, error) {
 	l, made, err := listenUnix(path)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{path: path, made: made, listener: l, watchers: map[*watcher]struct{}{}}
 	for i, k := range keys {
-		p := &place{port: fmt.Sprintf("emu%d", i+1), key: k}
-		s.bench = append(s.bench, p)
-		k.attach(func(present bool) { s.announce(p, present) })
+		s.bench = append(s.bench, &place{port: fmt.Sprintf("emu%d", i+1), key: k})
 	}
 	return s, nil
 }
 
-// Serve answers clients until ctx ends; then it closes their connections, waits for what was under way,
-// removes the socket and returns nil. It is called once.
+// Serve answers clients until ctx ends; then it closes their connections, waits for what was under way, pulls
+// the keys that are attached to the kernel, in their order, removes the socket and returns nil. It is called
+// once.
 func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -75,10 +87,50 @@ func (s *Server) Serve(ctx context.Context) error {
 	cancel()
 	s.listener.Close()
 	clients.Wait()
+	return errors.Join(failure, s.close())
+}
+
+// close leaves nothing behind.
+func (s *Server) close() (failure error) {
+	s.listener.Close()
+	for _, p := range s.bench {
+		if p.usb == nil {
+			continue
+		}
+		if err := p.usb.remove(); err != nil {
+			failure = errors.Join(failure, fmt.Errorf("cannot pull %s: %w", p.port, err))
+		}
+	}
 	if err := removeSocket(s.path, s.made); err != nil {
 		failure = errors.Join(failure, fmt.Errorf("cannot remove the socket: %w", err))
 	}
 	return failure
+}
+
+// Keys describes every key, plugged in or not, in the order of their ports.
+func (s *Server) Keys() []bussocket.Key {
+	var keys []bussocket.Key
+	for _, p := range s.bench {
+		keys = append(keys, p.describe())
+	}
+	return keys
+}
+
+// insert plugs the key in, wherever its place is.
+func (p *place) insert() error {
+	if p.usb != nil {
+		return p.usb.insert()
+	}
+	p.key.Insert()
+	return nil
+}
+
+func (p *place) remove() error {
+	if p.usb != nil {
+		return p.usb.remove()
+	}
+	p.key.Remove()
+	return nil
 }
 
 func (p *place) iface() bussocket.Interface {
@@ -157,21 +209,21 @@ func (s *Server) list() []bussocket.Interface {
 }
 
 // byPath finds the key behind an interface, plugged in or not.
-func (s *Server) byPath(path string) *YubiKey {
+func (s *Server) byPath(path string) *place {
 	for _, p := range s.bench {
 		if p.iface().Path == path {
-			return p.key
+			return p
 		}
 	}
 	return nil
 }
 
-// find returns the key that a control operation names, by port or serial.
-func (s *Server) find(name string) (*YubiKey, error) {
+// find returns the place of the key that a control operation names, by port or serial.
+func (s *Server) find(name string) (*place, error) {
 	var found []*place
 	for _, p := range s.bench {
 		if p.port == name {
-			return p.key, nil
+			return p, nil
 		}
 		if n, err := strconv.ParseUint(name, 10, 32); err == nil && uint64(p.key.Serial()) == n {
 			found = append(found, p)
@@ -181,23 +233,28 @@ func (s *Server) find(name string) (*YubiKey, error) {
 	case 0:
 		return nil, bussocket.Errorf(bussocket.CodeUnknownKey, "no key here has the serial or port %s", name)
 	case 1:
-		return found[0].key, nil
+		return found[0], nil
 	}
 	return nil, bussocket.Errorf(bussocket.CodeAmbiguous, "%d keys have the serial %s; name one by its port, the first is %s", len(found), name, found[0].port)
 }
 
 // describe is the key as list-all tells it.
 func (p *place) describe() bussocket.Key {
+	var usb string
+	if p.usb != nil {
+		usb = p.usb.port()
+	}
 	k := p.key
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.settle()
 	return bussocket.Key{
+		USBPort:         usb,
 		Interface:       p.iface(),
 		Serial:          k.app.serial,
 		Firmware:        k.app.firmware.String(),
 		Present:         k.gone != nil,
-		Held:            k.holder != nil,
+		Held:            k.holder != nil && !k.onUSB, // the kernel holds it only for others
 		Slot1:           k.app.slots[0].configured,
 		Slot2:           k.app.slots[1].configured,
 		ProgramSequence: k.app.sequence,

@@ -147,7 +147,7 @@ func TestContract(t *testing.T) {
 	for _, r := range golden {
 		h.expect(`{"op":"set-feature","data":"00`+r+`"}`, ok)
 	}
-	h.expect(`{"op":"get-feature"}`, `{"ok":true,"data":"000005040301020000"}`)
+	h.expect(`{"op":"get-feature"}`, `{"ok":true,"data":"0000050403010a0000"}`)
 	h.expect(`{"op":"read-input"}`, ok)
 	h.expect(`{"op":"read-input","timeout_ms":1}`, ok)
 	w.expect(`{"op":"touch","key":"emu1","long":true}`, `{"ok":true,"touches":[{"to":"holder"}]}`)

@@ -37,22 +37,31 @@ const (
 	cfgModhex2    = 0x40
 	cfgUpdateMask = 0x0C
 
+	// With cfgChallenge:
+	cfgChallengeHMAC   = 0x02 // otherwise a Yubico OTP
+	cfgChallengeLess64 = 0x04
+	cfgChallengeTouch  = 0x08
+
 	extSerialAPI   = 0x04
 	extKeypad      = 0x08
 	extAllowUpdate = 0x20
 	extDormant     = 0x40
+	extLEDInverted = 0x80
 )
 
 // Firmware versions that brought something.
 var (
-	fwSlot2      = device.Version{Major: 2}
-	fwHOTP       = device.Version{Major: 2, Minor: 1}
-	fwStatus     = fwHOTP // which slots are configured
-	fwStart      = device.Version{Major: 2, Minor: 2}
-	fwSerial     = fwStart
-	fwUpdate     = device.Version{Major: 2, Minor: 3} // and swap, keypad
-	fwScanMap    = device.Version{Major: 3}
-	fwDeviceInfo = device.Version{Major: 5}
+	fwSlot2     = device.Version{Major: 2}
+	fwHOTP      = device.Version{Major: 2, Minor: 1}
+	fwStatus    = fwHOTP // which slots are configured
+	fwStart     = device.Version{Major: 2, Minor: 2}
+	fwSerial    = fwStart
+	fwUpdate    = device.Version{Major: 2, Minor: 3} // and swap, keypad
+	fwChallenge = fwStart
+	fwScanMap   = device.Version{Major: 3}
+	// which slots need a touch; NEOs, which are 3, were the first
+	fwTouchStatus = fwScanMap
+	fwDeviceInfo  = device.Version{Major: 5}
 
 	// From 4.3.2 up to this, an update leaves the access code as it was (yubikey-manager#126).
 	fwCodeUpdateBroken = device.Version{Major: 4, Minor: 3, Build: 2}
@@ -69,6 +78,11 @@ type slot struct {
 	accessCode    [codeSize]byte // all zero: not protected
 	ext, tkt, cfg byte
 	movingFactor  uint64
+
+	// Counters of Yubico OTPs; used and session begin anew when the key is plugged in.
+	uses    uint16
+	session uint8
+	used    bool
 }
 
 func (s *slot) isHOTP() bool { return s.tkt&tktHOTP != 0 && s.cfg&cfgChallenge == 0 }
@@ -97,6 +111,9 @@ func parseSlot(c []byte, fw device.Version) (slot, bool) {
 		return slot{}, false
 	}
 	if s.ext&extKeypad != 0 && fw.Less(fwUpdate) {
+		return slot{}, false
+	}
+	if s.isChallengeResponse() && fw.Less(fwChallenge) {
 		return slot{}, false
 	}
 	if s.isHOTP() {

@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
@@ -57,8 +56,9 @@ func hotp(key []byte, movingFactor uint64, digits int) string {
 // hotpKey is the HMAC key as the slot stores it: 16 bytes, and the last 4 of 20 in the uid.
 func (s *slot) hotpKey() []byte { return append(append([]byte(nil), s.key[:]...), s.uid[:4]...) }
 
-// touch makes slot i type, and steps its moving factor. It returns nothing if the slot types nothing.
-func (a *application) touch(i int) []stroke {
+// touch makes slot i type, and steps its counter. It returns nothing if the slot types nothing. stamp is for
+// Yubico OTPs.
+func (a *application) touch(i int, stamp uint32) []stroke {
 	s := &a.slots[i]
 	if !s.configured || s.ext&extDormant != 0 || s.isChallengeResponse() {
 		return nil
@@ -74,7 +74,7 @@ func (a *application) touch(i int) []stroke {
 	t.fixed(s)
 	t.special(s.tkt&tktTabFixed != 0, mapTab)
 	t.wait(s.tkt&tktDelayFixed != 0)
-	t.code(s)
+	t.code(s, stamp)
 	t.special(s.tkt&tktTabOTP != 0, mapTab)
 	t.wait(s.tkt&tktDelayOTP != 0)
 	t.special(s.tkt&tktEnter != 0, mapEnter)
@@ -155,12 +155,10 @@ func (t *typist) fixed(s *slot) {
 	}
 }
 
-// code types the one-time part: an HOTP code, or 32 random modhex characters in place of a Yubico OTP.
-func (t *typist) code(s *slot) {
+// code types the one-time part: an HOTP code or a Yubico OTP.
+func (t *typist) code(s *slot, stamp uint32) {
 	if !s.isHOTP() {
-		var block [16]byte
-		rand.Read(block[:])
-		t.modhex(block[:]...)
+		t.modhex(s.ticket([uidSize]byte{}, stamp)...)
 		return
 	}
 	digits := 6

@@ -2,10 +2,13 @@ package emulator
 
 import (
 	"cmp"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"tokendesk/device"
+	"tokendesk/device/bussocket"
 )
 
 // Timing is how long a key makes its host wait.
@@ -54,15 +57,19 @@ type YubiKey struct {
 	held    int           // touches typed into a handle
 	shown   statusSummary // what FaultLostStatus keeps showing
 	changed func(present bool)
+	onUSB   bool // it is plugged into the kernel's USB, see Attach
 
 	// Only while plugged in:
-	gone     chan struct{} // closed when the key is pulled; nil while it is out
-	holder   *Handle       // nil also while the holder is still opening
-	taken    bool          // somebody holds the key, is opening it or is closing it
-	frame    assembly
-	response *response
-	busy     time.Time // write pending until then
-	commit   func()    // due at that time
+	gone       chan struct{} // closed when the key is pulled; nil while it is out
+	holder     *Handle       // nil also while the holder is still opening
+	taken      bool          // somebody holds the key, is opening it or is closing it
+	frame      assembly
+	response   *response
+	waiting    *touchWait // for a touch
+	busy       time.Time  // write pending until then
+	commit     func()     // due at that time
+	powered    time.Time  // since when it is plugged in
+	stampStart uint32     // what its clock showed then
 }
 
 // statusSummary is what the status report tells of the slots.
@@ -82,7 +89,7 @@ func New(o Options) *YubiKey {
 		k.instant = k.timing == Timing{}
 	}
 	if !o.Absent {
-		k.gone = make(chan struct{})
+		k.insert()
 	}
 	return k
 }
@@ -97,10 +104,17 @@ func (k *YubiKey) Firmware() device.Version { return k.app.firmware }
 func (k *YubiKey) Insert() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.gone == nil {
-		k.gone = make(chan struct{})
-		k.announce()
+	k.insert()
+}
+
+func (k *YubiKey) insert() {
+	if k.gone != nil {
+		return
 	}
+	k.gone = make(chan struct{})
+	k.powered, k.stampStart = time.Now(), rand.Uint32()
+	k.app.powerUp()
+	k.announce()
 }
 
 // Remove pulls the key; nothing happens if it is out. A write that is not complete yet is lost.
@@ -117,12 +131,12 @@ func (k *YubiKey) remove() {
 	}
 	close(k.gone)
 	k.gone, k.holder, k.taken = nil, nil, false
-	k.frame, k.response, k.commit, k.busy = assembly{}, nil, nil, time.Time{}
+	k.frame, k.response, k.waiting, k.commit, k.busy = assembly{}, nil, nil, nil, time.Time{}
 	k.announce()
 }
 
-// attach makes fn hear now whether the key is plugged in, and then each change. fn must not block.
-func (k *YubiKey) attach(fn func(present bool)) {
+// announceTo makes fn hear now whether the key is plugged in, and then each change. fn must not block.
+func (k *YubiKey) announceTo(fn func(present bool)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.changed = fn
@@ -140,6 +154,9 @@ func (k *YubiKey) SetFault(kind Fault, n int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.settle()
+	if k.onUSB && kind.ofOpening() {
+		return fmt.Errorf("fault %s strikes when a key is opened over the bus socket; this one is attached to the kernel, which opens it in its own way", kind)
+	}
 	if kind == FaultLostStatus && !k.faults.active(kind) {
 		k.shown = k.summary()
 	}
@@ -147,12 +164,23 @@ func (k *YubiKey) SetFault(kind Fault, n int) error {
 }
 
 // Touch touches the key: short is slot 1, long is slot 2. If nobody holds the key, text is what appears in
-// the focused window and held is false. A pulled key fails with device.ErrGone.
+// the focused window and held is false. A touch that a challenge waits for types nothing, and its length does
+// not matter. A pulled key fails with device.ErrGone.
 func (k *YubiKey) Touch(long bool) (text string, held bool, err error) {
+	t, err := k.touch(long)
+	return t.Text, t.To == bussocket.ToHolder || t.To == bussocket.ToUSB, err
+}
+
+func (k *YubiKey) touch(long bool) (bussocket.Touch, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone == nil {
-		return "", false, device.ErrGone
+		return bussocket.Touch{}, device.ErrGone
+	}
+	if w := k.waiting; w != nil && w.secondsLeft() > 0 {
+		k.waiting = nil
+		k.respond(w.respond())
+		return bussocket.Touch{To: bussocket.ToChallenge}, nil
 	}
 	if k.commit != nil { // the key is busy until its write is complete, and the finger stays
 		k.commit()
@@ -162,21 +190,27 @@ func (k *YubiKey) Touch(long bool) (text string, held bool, err error) {
 	if long {
 		i = 1
 	}
-	strokes := k.app.touch(i)
+	strokes := k.app.touch(i, k.stamp())
 	switch {
 	case len(strokes) == 0:
-		return "", false, nil
-	case k.holder != nil:
-		k.held++
-		k.holder.enqueue(strokes)
-		return "", true, nil
+		return bussocket.Touch{To: bussocket.ToNobody}, nil
+	case k.holder == nil:
+		k.window++
+		return bussocket.Touch{To: bussocket.ToWindow, Text: window(strokes)}, nil
 	}
-	k.window++
-	return window(strokes), false, nil
+	k.held++
+	k.holder.enqueue(strokes)
+	if k.onUSB {
+		return bussocket.Touch{To: bussocket.ToUSB}, nil
+	}
+	return bussocket.Touch{To: bussocket.ToHolder}, nil
 }
 
-// settle completes a write whose time has come.
+// settle does what is due: a write is complete, or the time for a touch is over.
 func (k *YubiKey) settle() {
+	if k.waiting != nil && k.waiting.secondsLeft() == 0 {
+		k.waiting = nil
+	}
 	if k.commit != nil && !time.Now().Before(k.busy) {
 		k.commit()
 		k.commit = nil
@@ -195,7 +229,7 @@ func (k *YubiKey) setFeature(r [reportSize]byte) bool {
 	k.settle()
 	flags := r[chunkSize]
 	if isReset(flags) {
-		k.frame, k.response = assembly{}, nil
+		k.frame, k.response, k.waiting = assembly{}, nil, nil
 		return true
 	}
 	n, ok := chunkNumber(flags)
@@ -207,7 +241,7 @@ func (k *YubiKey) setFeature(r [reportSize]byte) bool {
 		k.remove()
 		return false
 	}
-	k.response = nil
+	k.response, k.waiting = nil, nil
 	k.wait(k.timing.Chunk)
 	if !k.frame.add(n, r[:chunkSize]) {
 		return true
@@ -233,13 +267,19 @@ func (k *YubiKey) execute(command byte, payload [payloadSize]byte) {
 		k.write(command, payload)
 		return
 	}
+	if slot, wantsHMAC, ok := challengeSlot(command); ok {
+		k.challenge(slot, wantsHMAC, payload)
+		return
+	}
 	if command == cmdSerial && k.faults.use(FaultReclaim) {
 		return
 	}
 	if data := k.app.read(command, k.faults.active(FaultSerialHidden)); data != nil {
-		k.response = newResponse(data, k.faults.use(FaultBadCRC))
+		k.respond(data)
 	}
 }
+
+func (k *YubiKey) respond(data []byte) { k.response = newResponse(data, k.faults.use(FaultBadCRC)) }
 
 func (k *YubiKey) write(command byte, payload [payloadSize]byte) {
 	if k.faults.use(FaultRejectWrite) {
@@ -274,8 +314,11 @@ func (k *YubiKey) getFeature() (r [reportSize]byte) {
 	}
 	v, s := k.app.firmware, k.summary()
 	r = [reportSize]byte{0, v.Major, v.Minor, v.Build, s.sequence, s.touchLevel}
-	if pending {
+	switch {
+	case pending:
 		r[chunkSize] = flagWritePending
+	case k.waiting != nil:
+		r[chunkSize] = flagTouchWait | k.waiting.secondsLeft()
 	}
 	return r
 }

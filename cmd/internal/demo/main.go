@@ -2,6 +2,7 @@
 // not so. It can also leave its world running for somebody to try things by hand.
 //
 //	demo [-bin DIR]        play the story
+//	demo -as USER          play it on a workstation, root being the hand that plugs and touches: real USB, /dev/tpmrm0
 //	demo [-bin DIR] up     start the world and print how to reach it
 //	demo down              end it
 package main
@@ -23,20 +24,28 @@ const limit = 2 * time.Minute
 
 func main() {
 	bin := flag.String("bin", ".bin", "directory of tokendesk, tokendeskd and tokenemu")
+	as := flag.String("as", "", "play on this machine's kernel, with the desk run by `USER`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, flag.Arg(0), *bin); err != nil {
+	if err := run(ctx, flag.Arg(0), *bin, *as); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, what, bin string) error {
+func run(ctx context.Context, what, bin, as string) error {
 	switch what {
 	case "":
-		return play(ctx, bin)
+		o := options(bin)
+		if as != "" {
+			var err error
+			if o.Officer, err = world.Credential(as); err != nil {
+				return err
+			}
+		}
+		return play(ctx, o)
 	case "up":
 		return up(ctx, bin)
 	case "keep":
@@ -53,11 +62,11 @@ func options(bin string) world.Options {
 	}}
 }
 
-func play(ctx context.Context, bin string) (err error) {
+func play(ctx context.Context, o world.Options) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	begin := time.Now()
-	w, err := world.Start(options(bin))
+	w, err := world.Start(o)
 	if err != nil {
 		return err
 	}
@@ -72,6 +81,10 @@ func play(ctx context.Context, bin string) (err error) {
 		}
 		fmt.Printf("\nAll of it is so. %.1f seconds.\n", time.Since(begin).Seconds())
 	}()
-	fmt.Println("A software TPM, an OpenLDAP server with the OTP overlay, two emulated YubiKeys and the desk are running.")
+	parts := "A software TPM, an OpenLDAP server with the OTP overlay, two emulated YubiKeys and the desk are running."
+	if o.Officer != nil {
+		parts = "Two emulated YubiKeys are on the kernel's USB; a TPM, an OpenLDAP server and the desk, run without root, are at work."
+	}
+	fmt.Println(parts)
 	return (&story{w, os.Stdout}).play(ctx)
 }

@@ -135,7 +135,7 @@ func (s *story) desk(ctx context.Context, args ...string) error {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		fmt.Fprintf(s.out, "    %s\n", lines.Text())
 		if strings.HasPrefix(lines.Text(), "●") && touchErr == nil {
-			_, touchErr = s.Touch(ctx, alicesKey, slot2, 1)
+			touchErr = s.Press(ctx, alicesKey, slot2)
 		}
 	}
 	if err := cmd.Wait(); err != nil {
@@ -160,9 +160,9 @@ func (s *story) touchAndLogin(ctx context.Context, user string, times int, want 
 		return err
 	}
 	if times == 1 {
-		s.fact("tokenemu", "typed %s", codes[0])
+		s.fact(s.Witness(), "typed %s", codes[0])
 	} else {
-		s.fact("tokenemu", "typed %s, %s … %s", codes[0], codes[1], codes[times-1])
+		s.fact(s.Witness(), "typed %s, %s … %s", codes[0], codes[1], codes[times-1])
 	}
 	return s.login(ctx, user, codes[times-1], want)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -120,10 +119,8 @@ func note(ctx context.Context, key *Key, err error) {
 	if errors.Is(err, device.ErrGone) || ctx.Err() != nil {
 		return
 	}
-	key.Problem, key.Cure = place(key)+err.Error(), ""
-	if e, known := errors.AsType[*device.CureError](err); known {
-		key.Problem, key.Cure = strings.TrimSuffix(key.Problem, ": "+e.Cure), e.Cure
-	}
+	key.Problem, key.Cure = device.Cure(err)
+	key.Problem = place(key) + key.Problem
 }
 
 // place begins a sentence about a key that may have no name.

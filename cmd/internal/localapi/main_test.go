@@ -139,7 +139,7 @@ func (d *desk) touch(p api.Progress) {
 	if p.Kind != "touch" {
 		return
 	}
-	if _, err := d.Touch(d.Context(), keySerial, p.Slot == 2, 1); err != nil {
+	if err := d.Press(d.Context(), keySerial, p.Slot == 2); err != nil {
 		d.Error(err)
 	}
 }

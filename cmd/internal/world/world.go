@@ -6,23 +6,20 @@
 package world
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/client"
-	"tokendesk/device"
+	"tokendesk/cmd/internal/window"
 	"tokendesk/device/bussocket"
 	"tokendesk/sync/synctest"
 	"tokendesk/vault/vaulttest"
@@ -32,6 +29,9 @@ const (
 	readyTimeout = 15 * time.Second
 	readyPoll    = 5 * time.Millisecond
 	stopTimeout  = 10 * time.Second
+
+	kernelTPM     = "/dev/tpmrm0"
+	typingTimeout = 30 * time.Second
 )
 
 // Options choose what a world has.
@@ -44,6 +44,30 @@ type Options struct {
 	Daemon func(config string) *exec.Cmd
 	// Config is added to the configuration file.
 	Config string
+	// Officer makes the world a workstation: the keys are attached to the kernel's USB, the TPM is /dev/tpmrm0,
+	// the programs of the desk run as this user, and a window hears what is typed. The caller must be root.
+	Officer *syscall.Credential
+}
+
+// Credential is a user with all groups, to run programs as.
+func Credential(name string) (*syscall.Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, err
+	}
+	var ids []uint32
+	for _, text := range append([]string{u.Uid, u.Gid}, groups...) {
+		id, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, uint32(id))
+	}
+	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
 }
 
 // World is a running desk with everything around it.
@@ -57,6 +81,7 @@ type World struct {
 	Slapd          *synctest.Slapd
 	Emulator       bussocket.Control
 	Client         client.Client
+	Window         *window.Window // of a workstation
 
 	options Options
 	stopTPM func() error
@@ -65,7 +90,14 @@ type World struct {
 }
 
 // Start builds a world and waits until the desk answers.
-func Start(o Options) (w *World, err error) {
+func Start(o Options) (*World, error) {
+	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startEmulator, (*World).writeConfig, (*World).initVault, (*World).StartDaemon)
+}
+
+// StartKeys builds a world that has keys and no desk.
+func StartKeys(o Options) (*World, error) { return start(o, (*World).startEmulator) }
+
+func start(o Options, steps ...func(*World) error) (w *World, err error) {
 	dir, err := os.MkdirTemp("", "td") // short: socket paths are limited to 107 bytes
 	if err != nil {
 		return nil, err
@@ -81,8 +113,11 @@ func Start(o Options) (w *World, err error) {
 			w = nil
 		}
 	}()
-	for _, step := range []func() error{w.startTPM, w.startSlapd, w.startEmulator, w.writeConfig, w.initVault, w.StartDaemon} {
-		if err := step(); err != nil {
+	if err := w.give(dir); err != nil {
+		return w, err
+	}
+	for _, step := range steps {
+		if err := step(w); err != nil {
 			return w, err
 		}
 	}
@@ -90,8 +125,12 @@ func Start(o Options) (w *World, err error) {
 }
 
 func (w *World) startTPM() (err error) {
-	if w.options.Passphrase {
-		return os.WriteFile(filepath.Join(w.Dir, "passphrase"), []byte("correct horse battery staple\n"), 0o600)
+	switch {
+	case w.options.Passphrase:
+		return w.writeFile(filepath.Join(w.Dir, "passphrase"), "correct horse battery staple\n")
+	case w.options.Officer != nil:
+		w.TPM = kernelTPM
+		return nil
 	}
 	dir := filepath.Join(w.Dir, "tpm")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -115,6 +154,12 @@ func (w *World) startSlapd() (err error) {
 
 func (w *World) startEmulator() (err error) {
 	args := []string{"serve", "--socket", w.EmulatorSocket}
+	if w.options.Officer != nil {
+		args[0] = "attach"
+		if w.Window, err = window.Open(); err != nil {
+			return err
+		}
+	}
 	for _, key := range w.options.Keys {
 		args = append(args, "--yubikey", key)
 	}
@@ -136,10 +181,15 @@ func (w *World) writeConfig() error {
 	} else {
 		fmt.Fprintf(&c, "seal = \"tpm\"\ntpm = %q\n", w.TPM)
 	}
-	fmt.Fprintf(&c, "\n[api]\nsocket = %q\n\n[devices]\nusb = false\nemulator = %q\n", w.Socket, w.EmulatorSocket)
+	fmt.Fprintf(&c, "\n[api]\nsocket = %q\n\n[devices]\n", w.Socket)
+	if w.options.Officer != nil {
+		c.WriteString("usb = true\n")
+	} else {
+		fmt.Fprintf(&c, "usb = false\nemulator = %q\n", w.EmulatorSocket)
+	}
 	if w.Slapd != nil {
 		password := filepath.Join(w.Dir, "ldap-password")
-		if err := os.WriteFile(password, []byte(w.Slapd.Password+"\n"), 0o600); err != nil {
+		if err := w.writeFile(password, w.Slapd.Password+"\n"); err != nil {
 			return err
 		}
 		fmt.Fprintf(&c, `
@@ -159,11 +209,35 @@ timeout = "3s"
 `, w.Slapd.URL, w.Slapd.BindDN, password, synctest.PeopleBase, synctest.TokensBase, synctest.Params6, synctest.Params8)
 	}
 	c.WriteString(w.options.Config)
-	return os.WriteFile(w.Config, []byte(c.String()), 0o600)
+	return w.writeFile(w.Config, c.String())
+}
+
+// writeFile writes a file that the desk reads.
+func (w *World) writeFile(path, text string) error {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return w.give(path)
+}
+
+// give makes a file belong to whom the desk runs as.
+func (w *World) give(path string) error {
+	if w.options.Officer == nil {
+		return nil
+	}
+	return os.Chown(path, int(w.options.Officer.Uid), int(w.options.Officer.Gid))
+}
+
+// asOfficer makes a command run as whom the desk runs as.
+func (w *World) asOfficer(cmd *exec.Cmd) *exec.Cmd {
+	if w.options.Officer != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.options.Officer}
+	}
+	return cmd
 }
 
 func (w *World) initVault() error {
-	out, err := exec.Command(filepath.Join(w.Bin, "tokendeskd"), "--config", w.Config, "--init").CombinedOutput()
+	out, err := w.asOfficer(exec.Command(filepath.Join(w.Bin, "tokendeskd"), "--config", w.Config, "--init")).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cannot create the vault: %w: %s", err, out)
 	}
@@ -181,7 +255,7 @@ func (w *World) StartDaemon() (err error) {
 			return exec.Command(filepath.Join(w.Bin, "tokendeskd"), "--config", config)
 		}
 	}
-	if w.daemon, err = w.run(build(w.Config), "tokendeskd.log"); err != nil {
+	if w.daemon, err = w.run(w.asOfficer(build(w.Config)), "tokendeskd.log"); err != nil {
 		return err
 	}
 	return w.daemon.await("tokendeskd answers", func(ctx context.Context) error {
@@ -215,6 +289,9 @@ func (w *World) KillDaemon() {
 // Stop ends every part and removes the directory.
 func (w *World) Stop() error {
 	err := errors.Join(w.daemon.stop(), w.tokens.stop())
+	if w.Window != nil {
+		err = errors.Join(err, w.Window.Close())
+	}
 	if w.Slapd != nil {
 		w.Slapd.Stop()
 	}
@@ -243,139 +320,8 @@ func (w *World) Environment() []string {
 func (w *World) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(w.Bin, program), args...)
 	cmd.Env = w.Environment()
-	return cmd
-}
-
-// AwaitKeys waits until the desk has identified keys.
-func (w *World) AwaitKeys(ctx context.Context, serials ...device.Serial) error {
-	missing := map[string]bool{}
-	for _, s := range serials {
-		missing[string(device.YubiKeyID(s))] = true
+	if program == "tokenemu" { // its socket is its own user's
+		return cmd
 	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	err := w.Client.Watch(ctx, func(e api.KeyEvent) error {
-		if e.Event != "removed" {
-			delete(missing, e.Key.ID)
-		}
-		if len(missing) == 0 {
-			return errSeen
-		}
-		return nil
-	})
-	if errors.Is(err, errSeen) {
-		return nil
-	}
-	return fmt.Errorf("the desk does not see %v: %w", missing, cmp.Or(err, ctx.Err()))
-}
-
-var errSeen = errors.New("all keys are seen")
-
-// Touch touches a key and returns the texts it typed into the focused window, one a touch.
-func (w *World) Touch(ctx context.Context, serial device.Serial, long bool, times int) ([]string, error) {
-	touches, err := w.Emulator.Touch(ctx, serial.String(), long, times)
-	var typed []string
-	for _, t := range touches {
-		typed = append(typed, strings.TrimSpace(t.Text))
-	}
-	return typed, err
-}
-
-// WhoAmI logs in as a directory user with ldapwhoami, a program that knows nothing of the desk. accepted is false
-// when the server says "invalid credentials"; anything else unexpected is an error.
-func (w *World) WhoAmI(ctx context.Context, user, code string) (answer string, accepted bool, err error) {
-	password := filepath.Join(w.Dir, "login")
-	if err := os.WriteFile(password, []byte(synctest.UserPassword(user)+code), 0o600); err != nil {
-		return "", false, err
-	}
-	defer os.Remove(password)
-	var out, problem bytes.Buffer
-	cmd := exec.CommandContext(ctx, "ldapwhoami", "-x", "-H", w.Slapd.URL, "-D", synctest.UserDN(user), "-y", password)
-	cmd.Stdout, cmd.Stderr = &out, &problem
-	err = cmd.Run()
-	answer = strings.TrimSpace(cmp.Or(out.String(), problem.String()))
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && strings.Contains(problem.String(), "Invalid credentials (49)") {
-		return answer, false, nil
-	}
-	if err != nil {
-		return answer, false, fmt.Errorf("ldapwhoami: %w: %s", err, answer)
-	}
-	return answer, true, nil
-}
-
-// process is a part that runs.
-type process struct {
-	cmd    *exec.Cmd
-	log    string
-	exited chan struct{}
-	once   sync.Once
-}
-
-func (w *World) run(cmd *exec.Cmd, log string) (*process, error) {
-	p := &process{cmd: cmd, log: filepath.Join(w.Dir, log), exited: make(chan struct{})}
-	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	cmd.Stdout, cmd.Stderr = f, f
-	if cmd.Env == nil {
-		cmd.Env = os.Environ()
-	}
-	cmd.Env = append(cmd.Env, "TMPDIR="+w.Dir)
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { cmd.Wait(); close(p.exited) }()
-	return p, nil
-}
-
-func (p *process) running() bool {
-	if p == nil {
-		return false
-	}
-	select {
-	case <-p.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-// await tries until the part answers. There is no event to wait for that its users would have.
-func (p *process) await(what string, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-	defer cancel()
-	for {
-		err := try(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-p.exited:
-			log, _ := os.ReadFile(p.log)
-			return fmt.Errorf("waiting until %s: it has ended: %s", what, log)
-		case <-ctx.Done():
-			return fmt.Errorf("waiting until %s: %w", what, err)
-		case <-time.After(readyPoll):
-		}
-	}
-}
-
-// stop ends a part and insists. It may be called again, and on nil.
-func (p *process) stop() (err error) {
-	if p == nil {
-		return nil
-	}
-	p.once.Do(func() {
-		p.cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-p.exited:
-		case <-time.After(stopTimeout):
-			p.cmd.Process.Kill()
-			<-p.exited
-			err = fmt.Errorf("%s (process %s) had to be killed", filepath.Base(p.cmd.Path), strconv.Itoa(p.cmd.Process.Pid))
-		}
-	})
-	return err
+	return w.asOfficer(cmd)
 }

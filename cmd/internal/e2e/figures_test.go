@@ -1,0 +1,187 @@
+//go:build guest
+
+package e2e
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/keys"
+	"tokendesk/device"
+	"tokendesk/device/otpslot"
+	"tokendesk/device/usbhid"
+	"tokendesk/udev"
+	"tokendesk/vault/secret"
+)
+
+const (
+	figuresKey device.Serial = 60000001
+	rounds                   = 10
+	idleTime                 = 10 * time.Second
+)
+
+// From udev's own event to the desk's word that the key is ready, with serial and slots; against one run of
+// ykinfo -a on that key. Then the same daemon idles beside the inserted key.
+func TestReady(t *testing.T) {
+	d := start(t, absent(figuresKey))
+	events := make(chan api.KeyEvent, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go d.Client.Watch(ctx, func(e api.KeyEvent) error { e.Time = time.Now(); events <- e; return nil })
+	var ready, ykinfo []time.Duration
+	for range rounds {
+		announced := udevAdds(t)
+		if err := d.Emulator.Insert(d.bounded(), figuresKey.String()); err != nil {
+			t.Fatal(err)
+		}
+		e := next(t, events, "added")
+		if e.Key.Serial != uint32(figuresKey) || len(e.Key.Slots) != 2 {
+			t.Fatalf("the first word of the key is %+v", e)
+		}
+		ready = append(ready, e.Time.Sub(<-announced))
+		begin := time.Now()
+		run(t, officer, "ykinfo", "-a")
+		ykinfo = append(ykinfo, time.Since(begin))
+		d.remove(figuresKey)
+		next(t, events, "removed")
+	}
+	t.Logf("ready %v, ykinfo %v", ready, ykinfo)
+	figure("ready_vs_ykinfo", float64(median(ready))/float64(median(ykinfo)))
+
+	d.insert(figuresKey)
+	before := d.switches()
+	<-time.After(idleTime)
+	after := d.switches()
+	total := 0
+	for thread, n := range after {
+		total += n - before[thread]
+		if n > before[thread] {
+			t.Logf("%s woke %d times", thread, n-before[thread])
+		}
+	}
+	figure("idle_wakeups_per_s", float64(total)/idleTime.Seconds())
+	figure("idle_rss_mb", float64(number(t, fmt.Sprintf("/proc/%d/status", d.DaemonPID()), "VmRSS:"))/1024)
+}
+
+// udevAdds tells when udev announces the next USB device.
+func udevAdds(t *testing.T) <-chan time.Time {
+	t.Helper()
+	monitor, err := udev.Listen("usb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := make(chan time.Time, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	go func() {
+		defer cancel()
+		defer monitor.Close()
+		for {
+			events, err := monitor.Wait(ctx)
+			now := time.Now()
+			if err != nil {
+				t.Error(err)
+				at <- now
+				return
+			}
+			for _, e := range events {
+				if e.Settled && e.Action == "add" && e.DevType == "usb_device" {
+					at <- now
+					return
+				}
+			}
+		}
+	}()
+	return at
+}
+
+func next(t *testing.T, events <-chan api.KeyEvent, kind string) api.KeyEvent {
+	t.Helper()
+	for {
+		select {
+		case e := <-events:
+			if e.Event == kind {
+				return e
+			}
+		case <-time.After(patience):
+			t.Fatalf("no key was %s", kind)
+		}
+	}
+}
+
+// Programming a slot as the daemon does it, from taking the key to giving it back; against one run of ykpersonalize.
+func TestProgram(t *testing.T) {
+	d := keyAlone(t)
+	registry := keys.New(slog.New(slog.DiscardHandler), usbhid.Bus{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); registry.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	errReady := errors.New("ready")
+	if err := registry.Watch(d.bounded(), func(e keys.Event) error { return errReady }); !errors.Is(err, errReady) {
+		t.Fatal(err)
+	}
+	var ours, theirs []time.Duration
+	for range rounds {
+		begin := time.Now()
+		err := registry.Use(d.bounded(), device.YubiKeyID(eyesKey), func(ctx context.Context, s *otpslot.Session, _ keys.Key) error {
+			two, err := s.Slot(2)
+			if err != nil {
+				return err
+			}
+			return two.Program(ctx, device.HOTPConfig{Seed: secret.New([]byte(rfcSeed)), Digits: 6, Enter: true})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours = append(ours, time.Since(begin))
+		begin = time.Now()
+		run(t, officer, "ykpersonalize", "-2", "-y", "-ooath-hotp", "-oappend-cr", "-oserial-api-visible", "-a"+hex.EncodeToString([]byte(rfcSeed)))
+		theirs = append(theirs, time.Since(begin))
+	}
+	t.Logf("ours %v, ykpersonalize's %v", ours, theirs)
+	figure("program_vs_ykpersonalize", float64(median(ours))/float64(median(theirs)))
+}
+
+// switches counts the context switches of each of the daemon's threads.
+func (d *desk) switches() map[string]int {
+	d.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.DaemonPID()))
+	if err != nil || len(tasks) == 0 {
+		d.Fatalf("the daemon has no threads: %v", err)
+	}
+	counts := map[string]int{}
+	for _, task := range tasks {
+		counts[task] = number(d.T, task, "voluntary_ctxt_switches:") + number(d.T, task, "nonvoluntary_ctxt_switches:")
+	}
+	return counts
+}
+
+// number reads a line such as "VmRSS:  1234 kB".
+func number(t *testing.T, file, name string) int {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, found := strings.CutPrefix(line, name); found {
+			n, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("%s has no %s", file, name)
+	return 0
+}

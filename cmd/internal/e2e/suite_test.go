@@ -1,0 +1,64 @@
+//go:build guest
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"tokendesk/cmd/internal/world"
+	"tokendesk/device"
+)
+
+// enough is more keys than the suite has tests: each gets one that nobody has programmed.
+const enough = 40
+
+// TestConformance runs device/devicetest over USB, as the officer.
+func TestConformance(t *testing.T) {
+	var keys []string
+	for i := range device.Serial(enough) {
+		keys = append(keys, absent(30000001+i))
+	}
+	socket := attach(t, keys...)
+	if err := os.Chown(socket, int(officer.Uid), int(officer.Gid)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "devicetest.test"), "-test.v", "-test.run=^TestUSB$")
+	cmd.Env = append(os.Environ(), "TOKENEMU_SOCKET="+socket, "HOME=/")
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: officer}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStory plays the demo with the desk run by the officer.
+func TestStory(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "demo"), "-bin", bin, "-as", "officer")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// attach runs tokenemu alone and returns its socket.
+func attach(t *testing.T, keys ...string) string {
+	t.Helper()
+	w, err := world.StartKeys(world.Options{Bin: bin, Keys: keys, Officer: officer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(w.Logs())
+		}
+		if err := w.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w.EmulatorSocket
+}

@@ -1,0 +1,119 @@
+package usbhid
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/karalabe/hid"
+
+	"tokendesk/device"
+	"tokendesk/device/keyboard"
+)
+
+// leaving is how long a key may take from its first failure until the kernel knows that it was pulled.
+const leaving = 500 * time.Millisecond
+
+// report is one open interface.
+type report struct {
+	bus    *bus
+	key    key
+	device hid.Device
+	gone   bool
+	closed bool
+}
+
+var errClosed = errors.New("the interface is closed")
+
+// SetFeature implements device.Report.
+func (r *report) SetFeature(p []byte) error {
+	if len(p) != device.ReportSize || p[0] != 0 { // hidapi would take it: with 8 bytes the flags are lost
+		return fmt.Errorf("a feature report is %d bytes, the first of them 0; this is one of %d", device.ReportSize, len(p))
+	}
+	if err := r.state(); err != nil {
+		return err
+	}
+	_, err := r.device.SendFeatureReport(p)
+	return r.explain("write to", err)
+}
+
+// GetFeature implements device.Report.
+func (r *report) GetFeature(p []byte) error {
+	if len(p) != device.ReportSize { // with room for 8 bytes hidapi leaves out the flags
+		return fmt.Errorf("a feature report is %d bytes, there is room for %d", device.ReportSize, len(p))
+	}
+	if err := r.state(); err != nil {
+		return err
+	}
+	p[0] = 0
+	n, err := r.device.GetFeatureReport(p)
+	if err == nil && n != device.ReportSize {
+		return fmt.Errorf("%w: a feature report of %d bytes", device.ErrCorrupt, n-1)
+	}
+	return r.explain("read from", err)
+}
+
+func (r *report) state() error {
+	switch {
+	case r.closed:
+		return errClosed
+	case r.gone:
+		return device.ErrGone
+	}
+	return nil
+}
+
+// ReadInput implements device.Report. Waiting is in whole milliseconds, rounded up.
+func (r *report) ReadInput(p []byte, timeout time.Duration) (int, error) {
+	if len(p) < keyboard.ReportSize {
+		return 0, fmt.Errorf("a keyboard report is %d bytes, there is room for %d", keyboard.ReportSize, len(p))
+	}
+	if err := r.state(); err != nil {
+		return 0, err
+	}
+	wait := max(timeout+time.Millisecond-1, 0) // to the library less than 0 means for ever
+	n, err := r.device.ReadTimeout(p[:keyboard.ReportSize], int(wait.Milliseconds()))
+	if err == nil && n != 0 && n != keyboard.ReportSize {
+		return 0, fmt.Errorf("%w: a keyboard report of %d bytes", device.ErrCorrupt, n)
+	}
+	return n, r.explain("read from", err)
+}
+
+// Close implements device.Report.
+func (r *report) Close() error {
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	err := r.device.Close()
+	r.bus.release(r.key)
+	if err == nil {
+		_, err = r.bus.giveBack(r.key)
+	}
+	return err
+}
+
+// explain finds out whether the key is still there: the library reports every failure alike, and the first
+// ones come before the kernel knows.
+func (r *report) explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	for end := time.Now().Add(leaving); !r.pulled(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("cannot %s the key on USB port %s: %w", what, r.key.info.Port, err)
+		}
+	}
+	r.gone = true
+	return device.ErrGone
+}
+
+// pulled reports whether the key is no longer there, or another one is in its place. The kernel refuses to open
+// the node of one that it is about to remove.
+func (r *report) pulled() bool {
+	if now, present := r.bus.tree.find(r.key.info.Path); !present || now != r.key {
+		return true
+	}
+	c := r.bus.reach(r.key)
+	return c != nil && errors.Is(c, device.ErrGone)
+}

@@ -1,0 +1,102 @@
+package usbhid
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tokendesk/device"
+)
+
+func TestKeysAreListed(t *testing.T) {
+	f := newFiles(t)
+	f.plugKey("1-1")
+	f.plugKey("3-2.4") // behind a hub of a real controller
+	f.plug("3-1", "046d", "c31c")
+	f.plugInterface("3-1:1.0", "03", "01", "usbhid") // somebody's keyboard
+	f.plug("1-2", "1050", "0407")
+	f.plugInterface("1-2:2.0", "03", "01", "") // another configuration, and no driver
+	keys, err := f.keys()
+	if err != nil || len(keys) != 3 {
+		t.Fatalf("%+v, %v", keys, err)
+	}
+	for i, want := range []struct {
+		path, node string
+		emulated   bool
+	}{{"1-1:1.0", "bus/usb/007/002", true}, {"1-2:2.0", "bus/usb/007/005", true}, {"3-2.4:1.0", "bus/usb/007/003", false}} {
+		info := device.Info{Path: want.path, Port: portOf(want.path), Vendor: 0x1050, Product: 0x0407, Emulated: want.emulated}
+		if keys[i].info != info || keys[i].node != want.node {
+			t.Errorf("%+v, not %+v, %s", keys[i], info, want.node)
+		}
+		if found, ok := f.find(want.path); !ok || found != keys[i] {
+			t.Errorf("%s is found as %+v, %v", want.path, found, ok)
+		}
+	}
+	for _, path := range []string{"", "1-1", "1-1:1.1", "1-1:2.0", "1-9:1.0", "no-such-path", "../../devices", "usb1", "3-1:1.0", "1-1/../1-1:1.0"} {
+		if k, ok := f.find(path); ok {
+			t.Errorf("%q is found as %+v", path, k)
+		}
+	}
+}
+
+func TestUnusableDevicesSayWhy(t *testing.T) {
+	for name, test := range map[string]struct {
+		product       string
+		change        func(f *files)
+		problem, cure string
+	}{
+		"a stranger":             {"abcd", nil, "1050:abcd", "YubiKey"},
+		"a Security Key":         {"0120", nil, "no OTP application", "YubiKey with"},
+		"OTP off":                {"0406", nil, "OTP switched off", "ykman config usb --enable OTP"},
+		"OTP off, or none":       {"0402", nil, "OTP switched off", "Security Key"},
+		"not authorised":         {"0407", func(f *files) { f.write(f.folder("1-1")+"/authorized", "0") }, "not authorised", "usbguard"},
+		"a stranger, not let in": {"abcd", func(f *files) { f.write(f.folder("1-1")+"/authorized", "0") }, "not authorised", "usbguard"},
+		"no interface":           {"0407", nil, "no OTP keyboard", "pull it"},
+		"no keyboard": {"0407", func(f *files) { f.plugInterface("1-1:1.0", "03", "00", "usbhid") },
+			"no OTP keyboard", "pull it"},
+		"not the first": {"0407", func(f *files) { f.plugInterface("1-1:1.1", "03", "01", "usbhid") },
+			"no OTP keyboard", "pull it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFiles(t)
+			f.plug("1-1", "1050", test.product)
+			if test.change != nil {
+				test.change(f)
+			}
+			keys, err := f.keys()
+			if err != nil || len(keys) != 1 || keys[0].info.Path != "1-1" {
+				t.Fatalf("%+v, %v", keys, err)
+			}
+			if info := keys[0].info; !strings.Contains(info.Problem, test.problem) || !strings.Contains(info.Cure, test.cure) {
+				t.Errorf("%s; %s", info.Problem, info.Cure)
+			}
+		})
+	}
+}
+
+// What is being removed loses its files one after the other.
+func TestHalfRemovedDevices(t *testing.T) {
+	for _, file := range []string{"idVendor", "idProduct", "busnum", "devnum", "dev"} {
+		f := newFiles(t)
+		f.plugKey("1-1")
+		f.remove(filepath.Join(f.folder("1-1"), file))
+		if keys, err := f.keys(); err != nil || len(keys) != 0 {
+			t.Errorf("without %s: %+v, %v", file, keys, err)
+		}
+	}
+}
+
+func TestMachineWithoutUSB(t *testing.T) {
+	f := newFiles(t)
+	f.remove(f.sys)
+	if _, err := f.keys(); err == nil || !strings.Contains(err.Error(), "this machine has no USB") {
+		t.Error(err)
+	}
+	if err := os.WriteFile(f.sys, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.keys(); err == nil {
+		t.Error("a file is read as a folder")
+	}
+}

@@ -1,0 +1,329 @@
+package usbhid
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tokendesk/device"
+	"tokendesk/udev"
+)
+
+const patience = 10 * time.Second
+
+// newWatch is a watch whose time and events a test makes up.
+func newWatch(f *files) *watch {
+	b := newBus(f.tree)
+	b.connect = func(string) error { return errors.New("no kernel is there") }
+	return &watch{bus: b, known: map[string]key{}, doubts: map[string]doubt{}}
+}
+
+// expect looks, and compares what has changed: "+1-1:1.0 -3-2".
+func (f *files) expect(w *watch, now time.Time, want string) (again time.Duration) {
+	f.Helper()
+	changes, again, err := w.look(now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var got []string
+	for _, e := range changes {
+		got = append(got, map[bool]string{false: "+", true: "-"}[e.Removed]+e.Info.Path)
+	}
+	if text := strings.Join(got, " "); text != want {
+		f.Fatalf("%q has changed, not %q", text, want)
+	}
+	return again
+}
+
+func TestWatchComparesWhatIsThere(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	f.plugKey("1-1")
+	f.plug("3-1", "1050", "0120")
+	f.expect(w, now, "+1-1:1.0 +3-1")
+	f.expect(w, now, "")
+	f.unplug("1-1")
+	f.plugKey("1-2")
+	f.expect(w, now, "-1-1:1.0 +1-2:1.0")
+	f.unplug("1-2")
+	f.plugKey("1-2") // before anybody has looked
+	if again := f.expect(w, now, "-1-2:1.0 +1-2:1.0"); again != 0 {
+		t.Errorf("it will look again after %v", again)
+	}
+}
+
+func TestWatchWaitsForUdev(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	f.runUdev()
+	k := f.plugKey("1-1")
+	if again := f.expect(w, now, ""); again != doubtMin {
+		t.Errorf("it will look again after %v", again)
+	}
+	f.tell(k)
+	if again := f.expect(w, now.Add(doubtMin), "+1-1:1.0"); again != 0 {
+		t.Errorf("it will look again after %v", again)
+	}
+	f.remove(f.udev + "/data") // udev deals with it once more
+	if again := f.expect(w, now.Add(2*doubtMin), ""); again != 0 {
+		t.Errorf("it will look again after %v", again)
+	}
+}
+
+// Without udev's word the key is looked for more and more rarely, and taken in the end.
+func TestWatchDoesNotWaitForEver(t *testing.T) {
+	f, start := newFiles(t), time.Now()
+	w := newWatch(f)
+	f.runUdev()
+	f.plugKey("1-1")
+	now, looks := start, 0
+	for {
+		changes, again, err := w.look(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(changes) == 1 && again == 0 {
+			break
+		}
+		if looks++; len(changes) > 0 || again == 0 || looks > 12 {
+			t.Fatalf("after %d looks and %v: %v, again after %v", looks, now.Sub(start), changes, again)
+		}
+		now = now.Add(again)
+	}
+	if took := now.Sub(start); took != doubtPeriod {
+		t.Errorf("it was taken after %v", took)
+	}
+	f.expect(w, now.Add(time.Second), "")
+}
+
+// When a device is announced its interfaces are still to come, and when it is pulled they go first.
+func TestWatchOfHalfADevice(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	f.plug("1-1", "1050", "0407")
+	if again := f.expect(w, now, ""); again == 0 {
+		t.Error("it will not look again")
+	}
+	f.plugInterface("1-1:1.0", "03", "01", "usbhid")
+	f.expect(w, now, "+1-1:1.0")
+	f.remove(filepath.Join(f.sys, f.where("1-1"), "1-1:1.0"))
+	f.expect(w, now, "-1-1:1.0")
+	f.expect(w, now.Add(doubtPeriod), "+1-1") // so it has a problem
+	f.unplug("1-1")
+	f.expect(w, now.Add(doubtPeriod), "-1-1")
+}
+
+func TestWatchBelievesRemovals(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	k := f.plugKey("1-1")
+	f.expect(w, now, "+1-1:1.0")
+	removal := udev.Event{Action: "remove", Subsystem: "usb", DevType: "usb_device", Path: "/devices/x/1-1", Node: k.node}
+	w.heed([]udev.Event{removal}, now)
+	if again := f.expect(w, now, "-1-1:1.0"); again == 0 { // its folder is still there
+		t.Error("it will not look again")
+	}
+	f.expect(w, now.Add(doubtMin), "")
+	f.unplug("1-1")
+	if again := f.expect(w, now.Add(2*doubtMin), ""); again != 0 || len(w.doubts) != 0 {
+		t.Errorf("it will look again after %v for %v", again, w.doubts)
+	}
+	f.plugKey("1-1")
+	f.expect(w, now.Add(3*doubtMin), "+1-1:1.0")
+	// Somebody may have said so who was wrong.
+	k, _ = f.find("1-1:1.0")
+	removal.Node = k.node
+	w.heed([]udev.Event{removal}, now)
+	f.expect(w, now, "-1-1:1.0")
+	f.expect(w, now.Add(doubtPeriod), "+1-1:1.0")
+	w.heed([]udev.Event{removal}, now)
+	removal.Action = "add"
+	w.heed([]udev.Event{removal}, now)
+	f.expect(w, now, "")
+}
+
+func TestEventsThatMatter(t *testing.T) {
+	for event, want := range map[string]bool{
+		"add usb_device": true, "remove usb_device": true, "bind usb_device": true, "change usb_device": true,
+		"add usb_interface": true, "remove usb_interface": true,
+		"bind usb_interface": false, "unbind usb_interface": false, "add ": false,
+	} {
+		action, kind, _ := strings.Cut(event, " ")
+		if matters(udev.Event{Action: action, DevType: kind, Subsystem: "usb"}) != want {
+			t.Errorf("%s matters: %v", event, !want)
+		}
+	}
+}
+
+// started watches until the end of the test.
+func started(t *testing.T, b *bus) <-chan device.Event {
+	ctx, cancel := context.WithCancel(context.Background())
+	events, ended := make(chan device.Event, 100), make(chan error, 1)
+	go func() { ended <- b.watch(ctx, func(e device.Event) { events <- e }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the watch ended with %v", err)
+		}
+	})
+	return events
+}
+
+func next(t *testing.T, events <-chan device.Event, path string, removed bool) {
+	t.Helper()
+	select {
+	case e := <-events:
+		if e.Info.Path != path || e.Removed != removed {
+			t.Fatalf("%+v, not %s, removed %v", e, path, removed)
+		}
+	case <-time.After(patience):
+		t.Fatalf("nothing is told of %s", path)
+	}
+}
+
+func TestWatchPollsWhereItCannotListen(t *testing.T) {
+	f := newFiles(t)
+	b := newBus(f.tree)
+	b.listen = func() (*udev.Monitor, error) { return nil, errors.New("no netlink") }
+	f.plugKey("1-1")
+	events := started(t, b)
+	next(t, events, "1-1:1.0", false)
+	if err := b.whyPolling(); err == nil || err.Error() != "no netlink" {
+		t.Errorf("it polls because of %v", err)
+	}
+	f.unplug("1-1")
+	next(t, events, "1-1:1.0", true)
+}
+
+func TestWatchEnds(t *testing.T) {
+	for name, listen := range map[string]func() (*udev.Monitor, error){
+		"listening": func() (*udev.Monitor, error) { return udev.Listen("usb") },
+		"polling":   func() (*udev.Monitor, error) { return nil, errors.New("no netlink") },
+	} {
+		f := newFiles(t)
+		b := newBus(f.tree)
+		b.listen = listen
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if err := b.watch(ctx, func(device.Event) {}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		f.remove(f.sys)
+		if err := b.watch(t.Context(), func(device.Event) {}); err == nil || !strings.Contains(err.Error(), "has no USB") {
+			t.Errorf("%s, without USB: %v", name, err)
+		}
+	}
+}
+
+// secluded makes a bus that listens in a network namespace of its own, and a function that sends events there
+// as udev does.
+func secluded(t *testing.T, f *files) (*bus, func(properties string)) {
+	t.Helper()
+	b := newBus(f.tree)
+	monitors, sockets, failed := make(chan *udev.Monitor, 1), make(chan int, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends, its sockets stay in the namespace
+		failed <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("a network namespace is made as root: %w", err)
+			}
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+			if err != nil {
+				return err
+			}
+			sockets <- fd
+			m, err := udev.Listen("usb")
+			monitors <- m
+			return err
+		}()
+	}()
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	fd := <-sockets
+	t.Cleanup(func() { unix.Close(fd) })
+	b.listen = func() (*udev.Monitor, error) { return <-monitors, nil }
+	return b, func(properties string) {
+		t.Helper()
+		m := append([]byte("libudev\x00\xfe\xed\xca\xfe"), make([]byte, 28)...)
+		binary.NativeEndian.PutUint32(m[16:], uint32(len(m)))
+		binary.NativeEndian.PutUint32(m[20:], uint32(len(properties)))
+		if err := unix.Sendto(fd, append(m, properties...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 2}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+const addition = "ACTION=add\x00DEVPATH=/devices/x\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"
+
+func TestWatchListens(t *testing.T) {
+	f := newFiles(t)
+	b, send := secluded(t, f)
+	f.plugKey("1-9")
+	events := started(t, b)
+	next(t, events, "1-9:1.0", false)
+	if err := b.whyPolling(); err != nil {
+		t.Fatal(err)
+	}
+	f.plugKey("1-1")
+	for range 100 {
+		send(strings.Replace(addition, "usb\x00", "block\x00", 1))
+		send(strings.Replace(strings.Replace(addition, "usb_device", "usb_interface", 1), "add", "bind", 1))
+	}
+	select {
+	case e := <-events:
+		t.Fatalf("it looks without a reason, and tells %+v", e)
+	case <-time.After(lookPeriod + lookPeriod/5):
+	}
+	start := time.Now()
+	send(addition)
+	next(t, events, "1-1:1.0", false)
+	if d := time.Since(start); d > lookPeriod/2 {
+		t.Errorf("it took %v", d)
+	}
+	f.unplug("1-1")
+	for range 500 { // more than can wait unread
+		send(addition + strings.Repeat("x", 8000))
+	}
+	next(t, events, "1-1:1.0", true)
+}
+
+// Two looks never tell the same thing twice, whatever happens in between.
+func TestWatchTellsEachChangeOnce(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	there := map[string]bool{}
+	for i := range 200 {
+		port := []string{"1-1", "1-2", "3-1"}[i*7%3]
+		if _, ok := f.find(port + ":1.0"); ok && i%2 == 0 {
+			f.unplug(port)
+		} else if !ok {
+			f.plugKey(port)
+		}
+		changes, _, err := w.look(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range changes {
+			if there[e.Info.Path] != e.Removed {
+				t.Fatalf("step %d tells %+v", i, e)
+			}
+			there[e.Info.Path] = !e.Removed
+		}
+		keys, _ := f.keys()
+		for path, is := range there {
+			if is != slices.ContainsFunc(keys, func(k key) bool { return k.info.Path == path }) {
+				t.Fatalf("after step %d %s is told to be there: %v", i, path, is)
+			}
+		}
+	}
+}
