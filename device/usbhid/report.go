@@ -12,7 +12,7 @@ import (
 )
 
 // leaving is how long a key may take from its first failure until the kernel knows that it was pulled.
-const leaving = 500 * time.Millisecond
+const leaving = time.Second
 
 // report is one open interface.
 type report struct {

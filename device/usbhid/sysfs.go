@@ -85,12 +85,15 @@ func portOf(path string) string {
 
 // key reads the folder of a device. It is not ok if that is of another vendor, or being removed.
 func (t tree) key(port string) (key, bool) {
-	vendor, err1 := t.number(port, "idVendor", 16)
-	product, err2 := t.number(port, "idProduct", 16)
-	bus, err3 := t.number(port, "busnum", 10)
-	dev, err4 := t.number(port, "devnum", 10)
-	number, err5 := t.read(port, "dev")
-	if errors.Join(err1, err2, err3, err4, err5) != nil || !knownVendor(vendor) {
+	vendor, err := t.number(port, "idVendor", 16)
+	if err != nil || !knownVendor(vendor) {
+		return key{}, false
+	}
+	product, err1 := t.number(port, "idProduct", 16)
+	bus, err2 := t.number(port, "busnum", 10)
+	dev, err3 := t.number(port, "devnum", 10)
+	number, err4 := t.read(port, "dev")
+	if errors.Join(err1, err2, err3, err4) != nil {
 		return key{}, false
 	}
 	k := key{
@@ -180,6 +183,12 @@ func (t tree) settled(k key) bool {
 		return true
 	}
 	_, err := os.Stat(filepath.Join(t.udev, "data", "c"+k.number))
+	return err == nil
+}
+
+// waiting reports whether udev has events to deal with (libudev: udev_queue_get_queue_is_empty).
+func (t tree) waiting() bool {
+	_, err := os.Stat(filepath.Join(t.udev, "queue"))
 	return err == nil
 }
 

@@ -15,8 +15,9 @@ import (
 
 const (
 	lookPeriod  = 250 * time.Millisecond // where the kernel cannot be listened to
-	doubtPeriod = 2 * time.Second        // how long a device in doubt is waited for
-	doubtMin    = 10 * time.Millisecond  // between looks at it, which become rarer
+	doubtPeriod = 2 * time.Second        // how long a device in doubt is waited for,
+	busyPeriod  = 10 * time.Second       // and how long while udev is busy, perhaps with other devices
+	doubtMin    = 25 * time.Millisecond  // between looks at it, which become rarer
 )
 
 // watch is one Watch. What has happened is not taken from the events but from sysfs, at every event: so
@@ -134,8 +135,8 @@ func (w *watch) look(now time.Time) (changes []device.Event, again time.Duration
 	return w.difference(present), again, nil
 }
 
-// pause is how long to wait until a key is looked at again, or 0 if it is there without doubt. After
-// doubtPeriod it is taken as it is.
+// pause is how long to wait until a key is looked at again, or 0 if it is there without doubt. In the end it is
+// taken as it is.
 func (w *watch) pause(k key, now time.Time) time.Duration {
 	d, doubted := w.doubts[k.node]
 	if !d.removed && !k.unfinished && w.bus.tree.settled(k) {
@@ -149,11 +150,14 @@ func (w *watch) pause(k key, now time.Time) time.Duration {
 		d.since = now
 		w.doubts[k.node] = d
 	}
-	age := now.Sub(d.since)
-	if age >= doubtPeriod {
+	age, limit := now.Sub(d.since), doubtPeriod
+	if w.bus.tree.waiting() {
+		limit = busyPeriod
+	}
+	if age >= limit {
 		return 0
 	}
-	return min(max(age, doubtMin), doubtPeriod-age)
+	return min(max(age, doubtMin), limit-age)
 }
 
 // difference makes known what is present, and tells what has changed. A key that is new may be one that a

@@ -33,7 +33,8 @@ func TestUnplugged(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("an enroll takes %v; random seed %d", length, seed)
-	survived, lost := 0, 0
+	survived, lost, stuck := 0, 0, 1 // a stuck daemon fails whatever waits for it, which ends this test
+	defer func() { figure("unplug_stuck_daemons", float64(stuck)) }()
 	for i := range *moments {
 		s := first + 1 + device.Serial(i)
 		moment := time.Duration(random.Int64N(int64(length + length/10)))
@@ -44,6 +45,7 @@ func TestUnplugged(t *testing.T) {
 			t.Errorf("pulled after %v: a seed is lost", moment)
 		}
 	}
+	stuck = 0
 	after := d.descriptors(before)
 	figure("unplug_survived", float64(survived))
 	figure("unplug_lost_seeds", float64(lost))

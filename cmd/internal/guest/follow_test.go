@@ -115,12 +115,15 @@ func TestShowTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
+	var b strings.Builder
+	if showTail(&b, log); b.Len() > 0 {
+		t.Errorf("of nothing, it shows %q", &b)
+	}
 	for i := range 100 {
 		if _, err := fmt.Fprintf(log, "line %d\r\n", i); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var b strings.Builder
 	showTail(&b, log)
 	shown := strings.Split(strings.TrimSpace(b.String()), "\n")
 	if len(shown) != 1+tailLines || !strings.Contains(shown[0], log.Name()) || shown[1] != "line 40" || shown[tailLines] != "line 99" {

@@ -40,9 +40,13 @@ func findPanic(log *os.File) string {
 // tailLines is how much of the console is shown when something went wrong.
 const tailLines = 60
 
-// showTail prints the end of the console.
+// showTail prints the end of the console, if there is any.
 func showTail(to io.Writer, log *os.File) {
-	lines := strings.Split(strings.TrimSpace(string(console(log))), "\n")
+	text := strings.TrimSpace(string(console(log)))
+	if text == "" {
+		return
+	}
+	lines := strings.Split(text, "\n")
 	lines = lines[max(0, len(lines)-tailLines):]
 	fmt.Fprintf(to, "guest: the end of its console, %s:\n%s\n", log.Name(), strings.Join(lines, "\n"))
 }

@@ -92,7 +92,7 @@ func failure(ctx context.Context, err error) (int, error) {
 	case cause == nil:
 		return ownFailed, err
 	case errors.Is(cause, errTimeIsUp):
-		return timeIsUp, cause
+		return timeIsUp, fmt.Errorf("%w, before the guest was started", cause)
 	}
 	return ownFailed, errors.New("interrupted before the guest was started")
 }

@@ -6,6 +6,7 @@
 package window
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -24,6 +25,8 @@ import (
 const (
 	nodes = "/dev/input"
 	class = "/sys/class/input"
+
+	queueSize = 256 * 24 // bytes: more events than the kernel keeps for a reader
 )
 
 // Window is a focused window. It is safe for concurrent use.
@@ -114,7 +117,7 @@ func (w *Window) hear(node string) {
 	w.open[name] = k
 	w.tell()
 	w.readers.Go(func() {
-		read(file, func(char byte) { w.hit(port, char) })
+		read(bufio.NewReaderSize(file, queueSize), func(char byte) { w.hit(port, char) })
 		file.Close()
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -208,6 +211,8 @@ type inputEvent struct {
 
 // Of linux/input-event-codes.h.
 const (
+	evSyn      = 0
+	synDropped = 3
 	evKey      = 1
 	pressed    = 1
 	leftShift  = 42
@@ -229,7 +234,8 @@ func character(code uint16) (char byte, known bool) {
 	return 0, false
 }
 
-// read passes on the characters of keys that are pressed, until the node ends. A key without a character is "?".
+// read passes on the characters of keys that are pressed, until the node ends. A key without a character is "?", and
+// so is what the kernel dropped because it was not read in time.
 func read(node io.Reader, fn func(byte)) {
 	var shift bool
 	for {
@@ -241,6 +247,8 @@ func read(node io.Reader, fn func(byte)) {
 			return
 		}
 		switch char, known := character(e.Code); {
+		case e.Type == evSyn && e.Code == synDropped:
+			fn('?')
 		case e.Type != evKey:
 		case slices.Contains([]uint16{leftShift, rightShift}, e.Code):
 			shift = e.Value != 0

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	readyTimeout = 15 * time.Second
+	readyTimeout = 30 * time.Second
 	readyPoll    = 5 * time.Millisecond
 	stopTimeout  = 10 * time.Second
 
