@@ -9,7 +9,7 @@ PROGRAMS := ./cmd/tokendesk ./cmd/tokendeskd ./cmd/tokenemu
 DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_TPM slapd:an_OpenLDAP_server_with_the_OTP_overlay \
 	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes \
 	man-db:whether_the_manual_page_is_one \
-	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files udev:its_device_manager \
+	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files xz-utils:its_package udev:its_device_manager \
 	tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold
 
 # stage NAME COMMAND runs a command and says how long it took.
@@ -59,22 +59,34 @@ test: deps ## prove everything: checks, all tests with the race detector, the de
 	$(call stage,build,$(MAKE) --no-print-directory build)
 	$(call stage,demo,$(MAKE) --no-print-directory demo)
 	$(call stage,race,$(MAKE) --no-print-directory race)
+	$(call stage,e2e,$(MAKE) --no-print-directory e2e)
 
-# guest MOMENTS TIMEOUT runs the tests that need a kernel with USB, in one that is booted for them.
+# Tests for the guest; half of the time goes to these two, which therefore have a guest of their own.
+LONG := ^(TestConformance|TestUnplugged)$$
+
+# guest NAME TIMEOUT ARGUMENTS runs tests on a kernel with USB that is booted for them.
 define guest
-	@go test -c -tags guest -o $(BIN)/ ./device/devicetest ./cmd/internal/e2e
-	@go build -o $(BIN)/ ./cmd/internal/demo
-	@go run ./cmd/internal/leftovers go run ./cmd/internal/guest -tpm -udev udev -timeout $(2) \
-		$(CURDIR)/$(BIN)/e2e.test -programs $(CURDIR)/$(BIN) -moments $(1) -test.v -test.timeout $(2)
+	@go run ./cmd/internal/leftovers go run ./cmd/internal/guest -tpm -udev udev -timeout $(2) -log .guest/$(1).log \
+		$(CURDIR)/$(BIN)/e2e.test -programs $(CURDIR)/$(BIN) -test.timeout $(2) $(3)
 endef
 
 .PHONY: e2e
-e2e: build ## the desk on a real kernel: boots Debian's in qemu, with emulated keys on its USB and a TPM
-	$(call guest,20,9m)
+e2e: guest-programs ## the desk on a real kernel: boots Debian's in qemu, with emulated keys on its USB and a TPM
+	@go run ./cmd/internal/leftovers go test -count=1 -tags guest ./cmd/internal/guest
+	@$(MAKE) --no-print-directory -j2 guest-long guest-rest
+
+.PHONY: guest-programs guest-long guest-rest
+guest-programs: build
+	@go test -c -tags guest -o $(BIN)/ ./device/devicetest ./cmd/internal/e2e
+	@go build -o $(BIN)/ ./cmd/internal/demo
+guest-long:
+	$(call guest,long,9m,-test.run '$(LONG)')
+guest-rest:
+	$(call guest,rest,9m,-test.skip '$(LONG)' -test.v | { grep -v '^=== ' || true; })
 
 .PHONY: soak
-soak: build ## the same, with keys pulled at 200 random moments
-	$(call guest,200,60m)
+soak: guest-programs ## keys pulled at 200 random moments of an enroll, on a real kernel
+	$(call guest,soak,60m,-test.run TestUnplugged -test.v -moments 200)
 
 .PHONY: race
 race: deps ## run all tests with the race detector, and see that they leave nothing behind

@@ -226,7 +226,6 @@ func (k *YubiKey) summary() statusSummary {
 
 // setFeature takes a feature report, with k.mu held; false means that the key vanished over it.
 func (k *YubiKey) setFeature(r [reportSize]byte) bool {
-	k.settle()
 	flags := r[chunkSize]
 	if isReset(flags) {
 		k.frame, k.response, k.waiting = assembly{}, nil, nil
@@ -258,8 +257,11 @@ func (k *YubiKey) wait(d time.Duration) {
 	k.waited += d
 }
 
+// writePending tells whether the write-pending flag is up. If it is not, the write is complete.
 func (k *YubiKey) writePending() bool {
-	return k.faults.active(FaultStuckFlag) || time.Now().Before(k.busy)
+	pending := time.Now().Before(k.busy) // asked before settling, or its time could come in between
+	k.settle()
+	return pending || k.faults.active(FaultStuckFlag)
 }
 
 func (k *YubiKey) execute(command byte, payload [payloadSize]byte) {
@@ -304,7 +306,6 @@ func (k *YubiKey) write(command byte, payload [payloadSize]byte) {
 
 // getFeature gives the status, or the next chunk of a response, with k.mu held.
 func (k *YubiKey) getFeature() (r [reportSize]byte) {
-	k.settle()
 	pending := k.writePending()
 	if k.response != nil && !pending {
 		if k.response.read(&r) {

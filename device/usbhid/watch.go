@@ -157,7 +157,7 @@ func (w *watch) pause(k key, now time.Time) time.Duration {
 	if age >= limit {
 		return 0
 	}
-	return min(max(age, doubtMin), limit-age)
+	return min(max(age/2, doubtMin), limit-age)
 }
 
 // difference makes known what is present, and tells what has changed. A key that is new may be one that a

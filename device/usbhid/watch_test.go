@@ -99,7 +99,7 @@ func TestWatchDoesNotWaitForEver(t *testing.T) {
 			if len(changes) == 1 && again == 0 {
 				break
 			}
-			if looks++; len(changes) > 0 || again == 0 || looks > 12 {
+			if looks++; len(changes) > 0 || again == 0 || looks > 20 {
 				t.Fatalf("after %d looks and %v: %v, again after %v", looks, now.Sub(start), changes, again)
 			}
 			now = now.Add(again)

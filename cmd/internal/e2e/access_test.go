@@ -125,9 +125,18 @@ func (d *desk) expectHealthy() {
 	d.Errorf("doctor is not content: %+v", found)
 }
 
-// eve is not in the group: doctor names her, the group and the command.
+// eve may use the TPM and is not in the group of the keys: doctor names her, the group and the command.
 func TestDoctorWithoutTheGroup(t *testing.T) {
-	d := startWith(t, world.Options{Keys: []string{present(accessKey)}, Officer: eve, Passphrase: true})
+	tss, err := user.LookupGroup("tss")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := strconv.ParseUint(tss.Gid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withTPM := &syscall.Credential{Uid: eve.Uid, Gid: eve.Gid, Groups: []uint32{uint32(id)}}
+	d := startWith(t, world.Options{Keys: []string{present(accessKey)}, Officer: withTPM})
 	d.expectProblem("no permission", "port "+d.port(accessKey), "group tokendesk", "usermod -aG tokendesk eve")
 }
 

@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 	if err := os.Chown(socket, int(officer.Uid), int(officer.Gid)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "devicetest.test"), "-test.v", "-test.run=^TestUSB$")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "devicetest.test"), "-test.run=^TestUSB$")
 	cmd.Env = append(os.Environ(), "TOKENEMU_SOCKET="+socket, "HOME=/")
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: officer}
