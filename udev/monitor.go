@@ -94,14 +94,14 @@ func (m *Monitor) Wait(ctx context.Context) ([]Event, error) {
 		return len(events) > 0 || failed != nil
 	})
 	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case err != nil:
-		return nil, fmt.Errorf("cannot wait for kernel events: %w", err)
 	case failed != nil:
 		return nil, failed
+	case len(events) > 0: // also if ctx has just ended: they will not come again
+		return events, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
 	}
-	return events, nil
+	return nil, fmt.Errorf("cannot wait for kernel events: %w", err)
 }
 
 // drain reads what is queued. While ctx lasts it finds nothing to tell only if the queue is empty: the poller

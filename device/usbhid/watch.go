@@ -80,6 +80,8 @@ func (w *watch) wait(ctx context.Context, after time.Duration) ([]udev.Event, er
 		events, err := w.monitor.Wait(short)
 		events = slices.DeleteFunc(events, func(e udev.Event) bool { return !matters(e) })
 		switch {
+		case len(events) > 0:
+			return events, nil
 		case short.Err() != nil:
 		case errors.Is(err, udev.ErrLost):
 			return nil, nil
@@ -87,8 +89,6 @@ func (w *watch) wait(ctx context.Context, after time.Duration) ([]udev.Event, er
 			w.bus.setPolling(err)
 			w.monitor = nil
 			return nil, nil
-		case len(events) > 0:
-			return events, nil
 		}
 	}
 	<-short.Done()
@@ -139,14 +139,11 @@ func (w *watch) look(now time.Time) (changes []device.Event, again time.Duration
 // taken as it is.
 func (w *watch) pause(k key, now time.Time) time.Duration {
 	d, doubted := w.doubts[k.node]
-	if !d.removed && !k.unfinished && w.bus.tree.settled(k) {
+	if !d.removed && (w.known[k.info.Path] == k || !k.unfinished && w.bus.tree.settled(k)) {
 		delete(w.doubts, k.node)
 		return 0
 	}
 	if !doubted {
-		if w.known[k.info.Path] == k {
-			return 0 // it was there without doubt before, and udev is dealing with it again
-		}
 		d.since = now
 		w.doubts[k.node] = d
 	}
@@ -155,6 +152,7 @@ func (w *watch) pause(k key, now time.Time) time.Duration {
 		limit = busyPeriod
 	}
 	if age >= limit {
+		delete(w.doubts, k.node)
 		return 0
 	}
 	return min(max(age/2, doubtMin), limit-age)
