@@ -46,7 +46,7 @@ type APIConfig struct {
 type DevicesConfig struct {
 	USB           bool   `toml:"usb"`
 	Emulator      string `toml:"emulator"`       // the bus socket of tokenemu
-	AllowEmulated bool   `toml:"allow_emulated"` // allow that socket beside a vault sealed by a hardware TPM
+	AllowEmulated bool   `toml:"allow_emulated"` // allow emulated keys, from there or on USB, beside a vault sealed by a hardware TPM
 }
 
 // CentralConfig says which central service is pushed to, if any.

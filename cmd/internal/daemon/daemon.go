@@ -81,7 +81,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	buses, err := d.buses(v)
+	buses, err := d.Config.Devices.buses(v.Level())
 	if err != nil {
 		return err
 	}

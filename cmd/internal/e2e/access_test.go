@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,7 +27,10 @@ import (
 	"tokendesk/udev"
 )
 
-const accessKey device.Serial = 70000001
+const (
+	accessKey device.Serial = 70000001
+	look                    = 100 * time.Millisecond // between two calls of doctor
+)
 
 // usbNode is the device node of the key on a port.
 func usbNode(t *testing.T, port string) string {
@@ -88,7 +92,7 @@ func (d *desk) expectProblem(words ...string) {
 	d.Helper()
 	var found []api.Finding
 	ctx := d.bounded()
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; <-time.After(look) {
 		found = d.doctor()
 		for _, f := range found {
 			all := !f.OK
@@ -111,7 +115,7 @@ func (d *desk) expectHealthy() {
 	}
 	var found []api.Finding
 	ctx := d.bounded()
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; <-time.After(look) {
 		found = d.doctor()
 		healthy, seen := true, false
 		for _, f := range found {
@@ -148,7 +152,7 @@ func TestDoctor(t *testing.T) {
 	node := usbNode(t, port)
 
 	t.Run("the rules are not there", func(t *testing.T) {
-		d := &desk{t, d.World}
+		d := &desk{T: t, World: d.World}
 		if err := os.Chown(node, 0, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -157,28 +161,28 @@ func TestDoctor(t *testing.T) {
 		d.expectHealthy()
 	})
 	t.Run("another program of this user holds it", func(t *testing.T) {
-		d := &desk{t, d.World}
+		d := &desk{T: t, World: d.World}
 		release, pid := hold(t, officer, port)
 		d.expectProblem("held by another program", "e2e.test", strconv.Itoa(pid))
 		release()
 		d.expectHealthy()
 	})
 	t.Run("a program of another user holds it", func(t *testing.T) {
-		d := &desk{t, d.World}
+		d := &desk{T: t, World: d.World}
 		release, _ := hold(t, nil, port)
 		d.expectProblem("held by another program", "fuser", node)
 		release()
 		d.expectHealthy()
 	})
 	t.Run("the kernel has no driver", func(t *testing.T) {
-		d := &desk{t, d.World}
+		d := &desk{T: t, World: d.World}
 		run(t, nil, "modprobe", "--remove", "usbhid")
 		d.expectProblem("keyboard driver", "modprobe usbhid")
 		run(t, nil, "modprobe", "usbhid")
 		d.expectHealthy()
 	})
 	t.Run("the kernel's driver was taken away", func(t *testing.T) {
-		d := &desk{t, d.World}
+		d := &desk{T: t, World: d.World}
 		if err := os.WriteFile("/sys/bus/usb/drivers/usbhid/unbind", []byte(port+":1.0"), 0); err != nil {
 			t.Fatal(err)
 		}

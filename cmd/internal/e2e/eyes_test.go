@@ -43,7 +43,7 @@ func keyAlone(t *testing.T) *desk {
 		}
 	})
 	run(t, nil, "udevadm", "settle")
-	return &desk{t, w}
+	return &desk{T: t, World: w}
 }
 
 // driver has our own driver work with the key that is alone.

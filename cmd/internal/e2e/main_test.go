@@ -97,6 +97,7 @@ func figure(name string, value float64) { fmt.Printf("figure %s %.2f\n", name, v
 type desk struct {
 	*testing.T
 	*world.World
+	touches int // that work has asked for
 }
 
 func start(t *testing.T, keys ...string) *desk {
@@ -120,10 +121,10 @@ func startWith(t *testing.T, o world.Options) *desk {
 			t.Log(logs)
 		}
 	})
-	return &desk{t, w}
+	return &desk{T: t, World: w}
 }
 
-// context bounds one thing that must happen.
+// bounded is a context for one thing that must happen.
 func (d *desk) bounded() context.Context {
 	ctx, cancel := context.WithTimeout(d.Context(), patience)
 	d.Cleanup(cancel)
@@ -144,6 +145,7 @@ func enrollment(s device.Serial) api.Enroll {
 func (d *desk) work(ctx context.Context, s device.Serial, path string, body any) (api.Outcome, error) {
 	return d.Client.Work(ctx, path, body, func(p api.Progress) {
 		if p.Kind == "touch" {
+			d.touches++
 			if err := d.Press(ctx, s, p.Slot == 2); err != nil && !strings.Contains(err.Error(), "unplugged") {
 				d.Error(err)
 			}

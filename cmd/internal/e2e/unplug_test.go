@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -18,7 +19,7 @@ import (
 // vault knows what the key types, or the slot is empty. The daemon goes on and keeps no descriptor.
 func TestUnplugged(t *testing.T) {
 	const first device.Serial = 50000000
-	keys := []string{absent(first)}
+	keys := []string{absent(first), absent(first + 1000), absent(first + 1001), absent(first + 1002), absent(first + 1003)}
 	for i := range *moments {
 		keys = append(keys, absent(first+1+device.Serial(i)))
 	}
@@ -30,6 +31,30 @@ func TestUnplugged(t *testing.T) {
 	d.remove(first)
 	before := d.descriptors(0)
 
+	// Moments that chance may miss: at the first, a middle and the last chunk of the write, and right after it.
+	unfinished := 0
+	for i, fault := range []struct {
+		kind string
+		n    int
+	}{{"unplug-at-chunk", 0}, {"unplug-at-chunk", 4}, {"unplug-at-chunk", 9}, {"unplug-after-write", 0}} {
+		s := first + 1000 + device.Serial(i)
+		what := fmt.Sprintf("%s %d", fault.kind, fault.n)
+		agrees, wasUnfinished := d.pulled(s, what, func() <-chan struct{} {
+			if err := d.Emulator.Fault(d.bounded(), s.String(), fault.kind, fault.n); err != nil {
+				t.Fatal(err)
+			}
+			return nothing
+		})
+		if !agrees {
+			t.Errorf("%s: a seed is lost", what)
+		} else if wasUnfinished {
+			unfinished++
+		}
+	}
+	if unfinished < 3 { // at chunk 0 nothing has reached the key
+		t.Errorf("only %d of the writes that were cut off left something to settle", unfinished)
+	}
+
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("an enroll takes %v; random seed %d", length, seed)
@@ -38,11 +63,14 @@ func TestUnplugged(t *testing.T) {
 	for i := range *moments {
 		s := first + 1 + device.Serial(i)
 		moment := time.Duration(random.Int64N(int64(length + length/10)))
-		if d.pulled(s, moment) {
+		agrees, _ := d.pulled(s, fmt.Sprintf("after %v", moment.Round(time.Millisecond)), func() <-chan struct{} {
+			return d.removeAfter(s, moment)
+		})
+		if agrees {
 			survived++
 		} else {
 			lost++
-			t.Errorf("pulled after %v: a seed is lost", moment)
+			t.Errorf("pulled after %v: a seed is lost", moment) // see the log for the random seed
 		}
 	}
 	stuck = 0
@@ -55,20 +83,31 @@ func TestUnplugged(t *testing.T) {
 	}
 }
 
-// pulled enrolls a key that is pulled at some moment, settles what is left, and tells whether vault and key agree.
-func (d *desk) pulled(s device.Serial, moment time.Duration) bool {
-	d.Helper()
-	d.insert(s)
+// nothing is over at once.
+var nothing = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// removeAfter pulls a key after some time; then the channel is closed.
+func (d *desk) removeAfter(s device.Serial, moment time.Duration) <-chan struct{} {
 	gone := make(chan struct{})
+	ctx := d.bounded()
 	time.AfterFunc(moment, func() {
 		defer close(gone)
-		if err := d.Emulator.Remove(d.bounded(), s.String()); err != nil {
+		if err := d.Emulator.Remove(ctx, s.String()); err != nil {
 			d.Error(err)
 		}
 	})
+	return gone
+}
+
+// pulled enrolls a key that disturb makes vanish, settles what is left with at most two touches, and tells whether
+// vault and key agree, and whether there was something to settle.
+func (d *desk) pulled(s device.Serial, what string, disturb func() <-chan struct{}) (agrees, unfinished bool) {
+	d.Helper()
+	d.insert(s)
+	gone := disturb()
 	_, err := d.work(d.bounded(), s, "/v1/enroll", enrollment(s))
 	<-gone
-	d.Logf("pulled after %v: %v", moment.Round(time.Millisecond), err)
+	d.Logf("pulled %s: %v", what, err)
 
 	d.insert(s)
 	var token api.Token
@@ -77,11 +116,16 @@ func (d *desk) pulled(s device.Serial, moment time.Duration) bool {
 	case err != nil:
 		d.Fatal(err)
 	case token.Unfinished != "":
+		unfinished = true
+		before := d.touches
 		if _, err := d.work(d.bounded(), s, tokenPath(s)+"/resolve", api.Resolve{}); err != nil {
-			d.Fatalf("pulled after %v: it cannot be resolved: %v", moment, err)
+			d.Fatalf("pulled %s: it cannot be resolved: %v", what, err)
+		}
+		if n := d.touches - before; n > 2 {
+			d.Errorf("pulled %s: it took %d touches to settle", what, n)
 		}
 	}
-	return d.agrees(s)
+	return d.agrees(s), unfinished
 }
 
 // agrees compares what the key types with what the vault knows, and pulls the key.

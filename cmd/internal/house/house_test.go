@@ -75,7 +75,7 @@ func (p goPackage) name() string { return strings.TrimPrefix(p.ImportPath, modul
 
 func list(t *testing.T, args ...string) []goPackage {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports,Deps"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-tags", "guest", "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports,Deps"}, args...)...)
 	cmd.Dir = root(t)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -137,7 +137,7 @@ func TestArrows(t *testing.T) {
 func TestProductionReachesNoEmulator(t *testing.T) {
 	for _, p := range list(t, "./cmd/tokendesk", "./cmd/tokendeskd") {
 		for _, dep := range p.Deps {
-			if name, ours := strings.CutPrefix(dep, module); ours && (strings.HasPrefix(name, "device/emulator") || strings.HasSuffix(name, "test") || name == "cmd/internal/world") {
+			if name, ours := strings.CutPrefix(dep, module); ours && (strings.HasPrefix(name, "device/emulator") || strings.HasSuffix(name, "test") || name == "cmd/internal/world" || name == "cmd/internal/window") {
 				t.Errorf("%s contains %s", p.name(), name)
 			}
 			if dep == "testing" {
