@@ -77,7 +77,7 @@ e2e: guest-programs ## the desk on a real kernel: boots Debian's in qemu, with e
 
 .PHONY: guest-programs guest-long guest-rest
 guest-programs: build
-	@go test -c -tags guest -o $(BIN)/ ./device/devicetest ./cmd/internal/e2e
+	@go test -c -tags guest -o $(BIN)/ ./device/devicetest ./device/usbhid ./udev ./cmd/internal/e2e
 	@go build -o $(BIN)/ ./cmd/internal/demo
 guest-long:
 	$(call guest,long,20m,19m,-test.run '$(LONG)')

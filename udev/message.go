@@ -13,7 +13,6 @@ type Event struct {
 	Path      string // of its folder below /sys: "/devices/..."
 	Subsystem string
 	DevType   string // within the subsystem: "usb_device", "usb_interface"
-	Node      string // its device node below /dev, "bus/usb/001/002"; empty if it has none
 	Settled   bool   // from udev, when it had dealt with the change; otherwise the kernel's own word, before that
 }
 
@@ -70,8 +69,6 @@ func parseProperties(properties []byte) (Event, error) {
 			e.Subsystem = string(value)
 		case "DEVTYPE":
 			e.DevType = string(value)
-		case "DEVNAME": // udev says it with /dev/, the kernel without
-			e.Node = string(bytes.TrimPrefix(value, []byte("/dev/")))
 		}
 	}
 	if e.Action == "" || e.Path == "" || e.Subsystem == "" {

@@ -66,6 +66,7 @@ func key(t *testing.T, root string, product uint16) {
 // others are rules that hand keys to whoever sits at the screen, in each way that is in use.
 const others = `ACTION!="remove", ATTRS{idVendor}=="1050", ENV{ID_SECURITY_TOKEN}="1"
 ACTION!="remove", SUBSYSTEM=="hidraw", ATTRS{idVendor}=="1050", TAG+="uaccess", GROUP="plugdev", MODE="0664"
+SUBSYSTEM=="usb|hidraw", RUN+="/bin/earlier"
 `
 
 // decide asks the machine's own udev, with all of its rules and ours, what it would do about a device of the
@@ -77,7 +78,7 @@ func decide(t *testing.T, sys, action, device string) []string {
 		"rules.d/" + RulesFile:        Rules(),
 		"rules.d/69-somebody.rules":   others,
 		"group":                       "root:x:0:\nplugdev:x:46:\n" + Group + ":x:4711:\n",
-		"rules.d/90-later-rule.rules": `SUBSYSTEM=="usb|hidraw", RUN+="/bin/later"`,
+		"rules.d/90-later-rule.rules": `SUBSYSTEM=="usb|hidraw", RUN+="/bin/later", TAG+="systemd", ENV{SYSTEMD_WANTS}="later.service"`,
 	}
 	if err := os.Mkdir(filepath.Join(etc, "rules.d"), 0o755); err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func decide(t *testing.T, sys, action, device string) []string {
 		if _, ours, ok := strings.Cut(line, RulesFile+":"); ok {
 			_, what, _ := strings.Cut(ours, " ")
 			lines = append(lines, what)
-		} else if strings.HasPrefix(line, "run: ") || strings.HasPrefix(line, "CURRENT_TAGS=") {
+		} else if strings.HasPrefix(line, "run: ") || strings.HasPrefix(line, "CURRENT_TAGS=") || strings.HasPrefix(line, "SYSTEMD_WANTS=") {
 			lines = append(lines, line)
 		}
 	}
@@ -138,6 +139,36 @@ func TestUdevGivesTheKeysToTheDesk(t *testing.T) {
 					t.Errorf("open to the seat: %v, tagged for it: %v, given to the desk: %v\n%s", open, tagged, given, strings.Join(got, "\n"))
 				}
 			})
+		}
+	}
+}
+
+// Nothing but ours is run for the desk's nodes, whichever rules ask for it; units are still started. What is not
+// the desk's is left alone, and so are removals.
+func TestNothingElseIsRun(t *testing.T) {
+	const usb, keyboard, fido = "/sys/bus/usb/devices/1-1", "/sys/class/hidraw/hidraw0", "/sys/class/hidraw/hidraw1"
+	sys := t.TempDir()
+	key(t, sys, 0x0407)
+	for what, ours := range map[string]bool{
+		"add " + usb: true, "bind " + usb: true, "change " + usb: true, "add " + keyboard: true, "change " + keyboard: true,
+		"add " + fido: false, "remove " + usb: false, "remove " + keyboard: false,
+	} {
+		action, device, _ := strings.Cut(what, " ")
+		var run []string
+		got := decide(t, sys, action, device)
+		for _, line := range got {
+			if command, ok := strings.CutPrefix(line, "run: "); ok {
+				run = append(run, command)
+			}
+		}
+		if ours && !slices.Equal(run, []string{"'kmod load usbhid'"}) {
+			t.Errorf("%s runs %q", what, run)
+		}
+		if !ours && (!slices.Contains(run, "'/bin/earlier'") || !slices.Contains(run, "'/bin/later'")) {
+			t.Errorf("%s runs only %q", what, run)
+		}
+		if action != "remove" && !slices.Contains(got, "SYSTEMD_WANTS=later.service") {
+			t.Errorf("%s starts no unit: %q", what, got)
 		}
 	}
 }

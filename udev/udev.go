@@ -34,6 +34,12 @@ const rules = `# Generated from the models that the desk knows ("go generate ./u
 # rules tag such keys "uaccess", by which whoever sits at the screen would get in. The tag is taken off for
 # logind; but 73-seat-late.rules of systemd 252 still acts on it, and is stopped by := alone, which closes
 # the list of what is to be run. That list cannot be empty: it asks for the driver that the key types through.
+#
+# To administrators: when such a key is added, bound or changed, no other RUN entry of any rules takes effect for
+# these two nodes of it. Those of files before this one are dropped from the list, those of later files are
+# ignored, both RUN{program} and RUN{builtin}. To start something for a key, set ENV{SYSTEMD_WANTS} and
+# TAG+="systemd" instead, which still work, as does RUN when it is removed.
+#
 # A key that was inserted before these rules came keeps its access list until it is inserted again.
 #
 # The FIDO interface has a hidraw node of its own, which browsers use: it is left alone.

@@ -20,17 +20,31 @@ import (
 // reach reports what keeps this process from the key's device node, if anything: it is gone, or not permitted.
 func (b *bus) reach(k key) *device.CureError {
 	node := b.tree.nodePath(k)
-	f, err := os.OpenFile(node, os.O_RDWR, 0) // only this is the whole truth: services can be denied devices that the mode grants
+	err := tryNode(node)
 	switch {
 	case err == nil:
-		f.Close()
 		return nil
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO):
+	case isGone(err):
 		return gone()
 	case errors.Is(err, fs.ErrPermission):
 		return permission(factsAbout(node))
 	}
 	return &device.CureError{Err: err, Cure: "pull the key and insert it again"}
+}
+
+// tryNode opens a device node and closes it. Only this is the whole truth about access: services can be denied
+// devices that the mode grants.
+func tryNode(node string) error {
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// isGone tells the errors of opening a node whose device is pulled, or being removed.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO)
 }
 
 func gone() *device.CureError {
@@ -96,20 +110,25 @@ func permission(f facts) *device.CureError {
 	return &device.CureError{Err: fmt.Errorf("%w: %s", device.ErrPermission, why), Cure: cure}
 }
 
-// busy says who holds a key, as far as this user may see it.
+// busy says who may hold a key, as far as this user may see it: several programs can have the node open, and
+// only one of them the keyboard.
 func (b *bus) busy(k key) *device.CureError {
 	node := b.tree.nodePath(k)
 	who := b.tree.holders(node)
 	if len(who) == 0 {
 		return &device.CureError{
 			Err:  fmt.Errorf("%w that this user may not see", device.ErrBusy),
-			Cure: fmt.Sprintf("as root: fuser %s tells which; end it", node),
+			Cure: fmt.Sprintf("as root: fuser -v %s tells which; end it (but not %s: they use the smart card only)", node, strings.Join(cardPrograms, " or ")),
 		}
 	}
-	return &device.CureError{Err: fmt.Errorf("%w: %s", device.ErrBusy, strings.Join(who, " or ")), Cure: "end it, and try again"}
+	list := strings.Join(who, ", ")
+	return &device.CureError{Err: fmt.Errorf("%w: %s (have it open)", device.ErrBusy, list), Cure: "end " + strings.Join(who, " or ") + ", and try again"}
 }
 
-// holders names the other processes that have node open.
+// cardPrograms have the node of a key with CCID open all the time, for an interface that is not the keyboard.
+var cardPrograms = []string{"pcscd", "scdaemon"}
+
+// holders names the other processes that have node open and may want the keyboard.
 func (t tree) holders(node string) []string {
 	links, _ := filepath.Glob(filepath.Join(t.proc, "[0-9]*/fd/*"))
 	var who []string
@@ -119,11 +138,11 @@ func (t tree) holders(node string) []string {
 		}
 		process := filepath.Dir(filepath.Dir(link))
 		number := filepath.Base(process)
-		if number == strconv.Itoa(os.Getpid()) {
-			continue
+		text, _ := os.ReadFile(filepath.Join(process, "comm"))
+		name := strings.TrimSpace(string(text))
+		if number != strconv.Itoa(os.Getpid()) && !slices.Contains(cardPrograms, name) {
+			who = append(who, fmt.Sprintf("%s (process %s)", name, number))
 		}
-		name, _ := os.ReadFile(filepath.Join(process, "comm"))
-		who = append(who, fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), number))
 	}
 	slices.Sort(who)
 	return slices.Compact(who)

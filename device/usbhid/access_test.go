@@ -68,11 +68,13 @@ func TestHoldersAreNamed(t *testing.T) {
 	k, other := f.plugKey("1-1"), f.plugKey("1-2")
 	f.process(os.Getpid(), "me", k.node)
 	f.process(17, "innocent", other.node)
-	expectCure(t, b.busy(k), device.ErrBusy, "may not see", "fuser "+f.nodePath(k))
+	expectCure(t, b.busy(k), device.ErrBusy, "may not see", "fuser -v "+f.nodePath(k))
+	f.process(40, "pcscd", k.node) // which has the smart card
+	expectCure(t, b.busy(k), device.ErrBusy, "may not see", "but not pcscd or scdaemon")
 	f.process(4711, "ykman", k.node)
-	f.process(42, "scdaemon", k.node)
+	f.process(42, "gpg", k.node)
 	f.link(filepath.Join(f.proc, "42/fd/9"), f.nodePath(k)) // twice
-	expectCure(t, b.busy(k), device.ErrBusy, ": scdaemon (process 42) or ykman (process 4711)", "end it")
+	expectCure(t, b.busy(k), device.ErrBusy, ": gpg (process 42), ykman (process 4711) (have it open)", "end gpg (process 42) or ykman (process 4711),")
 }
 
 func TestOpenSaysWhyNot(t *testing.T) {
@@ -94,8 +96,8 @@ func TestOpenSaysWhyNot(t *testing.T) {
 	expectCure(t, open("9-1:1.0"), device.ErrBusy, "a moment ago", "try again")
 	f.bind("9-1:1.0", claimed)
 	f.process(42, "somebody", k.node)
-	expectCure(t, open("9-1:1.0"), device.ErrBusy, "somebody (process 42)", "end it")
-	if !b.hold(k) {
+	expectCure(t, open("9-1:1.0"), device.ErrBusy, "somebody (process 42) (have it open)", "end somebody")
+	if taken, _ := b.take(k, hold{}); !taken {
 		t.Error("a failed opening holds the key")
 	}
 	expectCure(t, open("9-1:1.0"), device.ErrBusy, "this very one", "wait")
@@ -113,7 +115,6 @@ func TestOpenSaysWhyNot(t *testing.T) {
 func TestExamine(t *testing.T) {
 	f := newFiles(t)
 	b := newBus(f.tree)
-	b.connect = func(string) error { return errors.New("refused") }
 	expectCure(t, b.examine(device.Info{Path: "9-1:1.0"}), device.ErrGone, "", "insert it")
 	f.plug("9-2", "1050", "0120")
 	expectCure(t, b.examine(device.Info{Path: "9-2"}), nil, "no OTP application", "YubiKey")
@@ -124,19 +125,19 @@ func TestExamine(t *testing.T) {
 	}
 	f.bind("9-1:1.0", claimed)
 	f.process(42, "somebody", k.node)
-	expectCure(t, b.examine(k.info), device.ErrBusy, "somebody (process 42)", "end it")
-	b.hold(k)
+	expectCure(t, b.examine(k.info), device.ErrBusy, "somebody (process 42) (have it open)", "end somebody")
+	b.take(k, hold{})
 	if err := b.examine(k.info); err != nil {
 		t.Errorf("held by this process: %v", err)
 	}
 	b.release(k)
 	f.bind("9-1:1.0", "")
-	expectCure(t, b.examine(k.info), nil, "cannot be given back: refused", "pull it")
-	b.connect = func(string) error { f.bind("9-1:1.0", "usbhid"); return nil }
-	expectCure(t, b.examine(k.info), nil, "just now", "nothing")
-	if err := b.examine(k.info); err != nil {
-		t.Error(err)
-	}
+	expectCure(t, b.examine(k.info), nil, "no keyboard driver", "modprobe usbhid")
+	f.mkdir(filepath.Join(f.sys, "bus/usb/drivers/usbhid"))
+	expectCure(t, b.examine(k.info), nil, "driver has lost the key", "wait 2 seconds")
+	b.take(k, hold{returned: make(chan struct{})})
+	expectCure(t, b.examine(k.info), nil, "driver has lost the key", "wait 2 seconds")
+	b.release(k)
 	f.remove(f.nodePath(k))
 	expectCure(t, b.examine(k.info), device.ErrGone, "", "insert it")
 }

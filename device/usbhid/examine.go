@@ -14,23 +14,31 @@ func (b *bus) examine(info device.Info) error {
 	if k.info.Problem != "" {
 		return unusable(k.info)
 	}
-	if b.holds(k) {
+	if b.opened(k) {
 		return nil
 	}
 	if c := b.reach(k); c != nil {
 		return c
 	}
-	given, err := b.giveBack(k)
+	driver := b.tree.driver(k)
 	switch {
-	case err != nil:
-		return err
-	case given:
-		return &device.CureError{
-			Err:  errors.New("the kernel's keyboard driver had lost the key, so that it typed nothing; it was given back just now"),
-			Cure: "nothing is left to do",
-		}
-	case b.tree.driver(k) == claimed && !b.holds(k):
+	case b.opened(k): // meanwhile
+	case driver == claimed:
 		return b.busy(k)
+	case driver == "" && !b.tree.hasKeyboardDriver():
+		return withoutDriver()
+	case driver == "":
+		return &device.CureError{
+			Err:  errors.New("the kernel's keyboard driver has lost the key, so that it types nothing"),
+			Cure: "wait 2 seconds, it is given back unless a program is just opening it; if it stays so, pull it and insert it again",
+		}
 	}
 	return nil
+}
+
+func withoutDriver() *device.CureError {
+	return &device.CureError{
+		Err:  errors.New("no keyboard driver of the kernel takes the key, so that it types nothing"),
+		Cure: "as root: modprobe usbhid; then insert it again",
+	}
 }

@@ -1,7 +1,6 @@
 package usbhid
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -12,40 +11,62 @@ import (
 	"tokendesk/device"
 )
 
-// handover is how long a program may take between taking an interface away from the kernel and claiming it.
-// What has no driver for longer was left behind.
-const handover = 50 * time.Millisecond
+// leftPeriod is how long a key must have been without driver until it counts as left behind. A program that takes
+// it away from the kernel needs 0.2 s until it has claimed it.
+const (
+	leftPeriod    = time.Second
+	leftPeriodMax = 16 * time.Second // after attempts that were of no use
+	leftLooks     = 4                // in that time
+)
 
-// giveBack lets the kernel's keyboard driver have a key that has no driver and that nobody has claimed: a
-// program that is killed leaves it so, and so does the library when it closes what it found so. It needs
-// access to the device node, but not root. It reports whether the driver was missing and is back.
-func (b *bus) giveBack(k key) (given bool, err error) {
-	if !b.abandoned(k) || b.holds(k) {
-		return false, nil
+// left is about a key without driver that nobody is seen to have claimed.
+type left struct {
+	since  time.Time
+	period time.Duration // how long it has to last
+}
+
+// due follows up a key at a look. It reports whether it is time to give it back, and if not 0, when to look again.
+func (l *left) due(now time.Time, open bool) (due bool, again time.Duration) {
+	if l.since.IsZero() || open { // what this process opens or closes is no business of others
+		*l = left{since: now, period: leftPeriod}
 	}
-	time.Sleep(handover)
-	b.mu.Lock() // from here on this process cannot open it
-	defer b.mu.Unlock()
-	if b.held[k.node] || !b.abandoned(k) {
-		return false, nil
+	if now.Sub(l.since) >= l.period {
+		*l = left{since: now, period: min(2*l.period, leftPeriodMax)}
+		due = true
 	}
-	err = b.connect(b.tree.nodePath(k))
-	now, present := b.tree.find(k.info.Path)
+	return due, min(l.period/leftLooks, l.period-now.Sub(l.since))
+}
+
+// giveBack lets the kernel's keyboard driver have a key that was left behind, unless another program has the
+// node open. It needs access to the node, but not root. It can wait for the kernel as long as that keeps the
+// device locked.
+func (b *bus) giveBack(k key) {
+	taken, _ := b.take(k, hold{returned: make(chan struct{})})
+	if !taken {
+		return
+	}
+	defer b.release(k)
+	if len(b.tree.holders(b.tree.nodePath(k))) == 0 {
+		_ = b.reconnect(k) // Examine says why it is still so
+	}
+}
+
+// reconnect makes the kernel look for a driver of a key that this process holds and that has none.
+func (b *bus) reconnect(k key) error {
+	if !b.abandoned(k) {
+		return nil
+	}
+	err := b.connect(b.tree.nodePath(k))
 	switch {
-	case !present || now != k:
-		return false, nil
-	case b.tree.driver(k) != "": // ours or somebody's who was faster
-		return true, nil
+	case !b.abandoned(k): // also if somebody was faster
+		return nil
 	case err != nil:
-		return false, &device.CureError{
+		return &device.CureError{
 			Err:  fmt.Errorf("the kernel's keyboard driver has lost the key and it cannot be given back: %w", err),
 			Cure: "pull it and insert it again",
 		}
 	}
-	return false, &device.CureError{
-		Err:  errors.New("no keyboard driver of the kernel takes the key, so that it types nothing"),
-		Cure: "as root: modprobe usbhid; then insert it again",
-	}
+	return withoutDriver()
 }
 
 // abandoned reports whether the key is there and its keyboard interface has no driver. Claimed by a program it

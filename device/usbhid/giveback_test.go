@@ -1,6 +1,7 @@
 package usbhid
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -14,92 +15,168 @@ func kernel(f *files, b *bus, path string) (asked *int) {
 	return asked
 }
 
-func TestAbandonedKeysAreGivenBack(t *testing.T) {
-	f := newFiles(t)
-	b := newBus(f.tree)
-	k := f.plugKey("1-1")
-	asked := kernel(f, b, "1-1:1.0")
-	f.bind("1-1:1.0", "")
-	if given, err := b.giveBack(k); !given || err != nil || *asked != 1 || f.driver(k) != "usbhid" {
-		t.Fatalf("%v, %v, asked %d times", given, err, *asked)
+// run looks every leftPeriod/leftLooks as Watch does, and says how often the kernel was asked.
+func (f *files) run(w *watch, now *time.Time, d time.Duration, asked *int) int {
+	f.Helper()
+	before := *asked
+	for end := now.Add(d); now.Before(end); *now = now.Add(leftPeriod / leftLooks) {
+		if _, _, err := w.look(*now); err != nil {
+			f.Fatal(err)
+		}
+		w.returns.Wait()
 	}
-	if given, err := b.giveBack(k); given || err != nil || *asked != 1 {
-		t.Errorf("a key that has its driver: %v, %v, asked %d times", given, err, *asked)
+	return *asked - before
+}
+
+func TestKeysLeftBehindAreGivenBack(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	k := f.plugKey("1-1")
+	asked := kernel(f, w.bus, "1-1:1.0")
+	f.bind("1-1:1.0", "")
+	if again := f.expect(w, now, "+1-1:1.0"); again == 0 || again > leftPeriod/2 { // it is told at once
+		t.Errorf("it will look again after %v", again)
+	}
+	if n := f.run(w, &now, leftPeriod, asked); n != 0 {
+		t.Errorf("after less than %v the kernel was asked %d times", leftPeriod, n)
+	}
+	if n := f.run(w, &now, leftPeriod, asked); n != 1 || f.driver(k) != "usbhid" {
+		t.Errorf("asked %d times, driver %q", n, f.driver(k))
+	}
+	if again := f.expect(w, now, ""); again != 0 || len(w.left) != 0 {
+		t.Errorf("it will look again after %v for %v", again, w.left)
+	}
+	f.bind("1-1:1.0", "") // while it is known
+	f.run(w, &now, 2*leftPeriod, asked)
+	if *asked != 2 || f.driver(k) != "usbhid" {
+		t.Errorf("asked %d times, driver %q", *asked, f.driver(k))
+	}
+	f.bind("1-1:1.0", "")
+	f.expect(w, now, "")
+	f.unplug("1-1")
+	if f.expect(w, now, "-1-1:1.0"); len(w.left) != 0 {
+		t.Errorf("it waits for %v", w.left)
+	}
+}
+
+// What is of no use is done more and more rarely.
+func TestGivingBackIsTriedAgain(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	f.plugKey("1-1")
+	f.bind("1-1:1.0", "")
+	asked := 0
+	w.bus.connect = func(string) error { asked++; return errors.New("refused") }
+	if n := f.run(w, &now, 40*time.Second, &asked); n != 5 { // after 1, 3, 7, 15 and 31 s
+		t.Errorf("asked %d times", n)
+	}
+	if n := f.run(w, &now, 10*leftPeriodMax, &asked); n != 10 {
+		t.Errorf("then %d times", n)
 	}
 }
 
 func TestNothingIsTakenFromAnybody(t *testing.T) {
 	for name, change := range map[string]func(f *files, b *bus, k key){
 		"it has its driver":          func(f *files, b *bus, k key) { f.bind("1-1:1.0", "usbhid") },
-		"a program has it":           func(f *files, b *bus, k key) { f.bind("1-1:1.0", claimed) },
-		"this process has it":        func(f *files, b *bus, k key) { b.hold(k) },
+		"a program has claimed it":   func(f *files, b *bus, k key) { f.bind("1-1:1.0", claimed) },
+		"a program has it open":      func(f *files, b *bus, k key) { f.process(42, "ykinfo", k.node) },
+		"this process has it":        func(f *files, b *bus, k key) { b.take(k, hold{}) },
 		"it was pulled":              func(f *files, b *bus, k key) { f.unplug("1-1") },
-		"it was pulled, and is back": func(f *files, b *bus, k key) { f.unplug("1-1"); f.plugKey("1-1"); f.bind("1-1:1.0", "") },
-		"a program claims it within the pause": func(f *files, b *bus, k key) {
-			time.AfterFunc(handover/5, func() { f.bind("1-1:1.0", claimed) })
-		},
-		"this process opens it within the pause": func(f *files, b *bus, k key) {
-			time.AfterFunc(handover/5, func() { b.hold(k) })
-		},
+		"it was pulled, and is back": func(f *files, b *bus, k key) { f.unplug("1-1"); f.plugKey("1-1") },
+		"there is no keyboard":       func(f *files, b *bus, k key) { f.unplug("1-1"); f.plug("1-1", "1050", "0402") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFiles(t)
-			b := newBus(f.tree)
+			f, now := newFiles(t), time.Now()
+			w := newWatch(f)
 			k := f.plugKey("1-1")
 			f.bind("1-1:1.0", "")
-			asked := kernel(f, b, "1-1:1.0")
-			change(f, b, k)
-			if given, err := b.giveBack(k); given || err != nil || *asked != 0 {
-				t.Errorf("%v, %v, asked %d times", given, err, *asked)
+			asked := kernel(f, w.bus, "1-1:1.0")
+			f.run(w, &now, leftPeriod, asked)
+			change(f, w.bus, k)
+			if n := f.run(w, &now, 3*leftPeriod, asked); n != 0 {
+				t.Errorf("asked %d times", n)
 			}
 		})
 	}
-	f := newFiles(t)
-	f.plug("1-1", "1050", "0402") // there is no keyboard to give back
-	b := newBus(f.tree)
-	asked := kernel(f, b, "1-1:1.0")
-	k, _ := f.find("1-1")
-	if given, err := b.giveBack(k); given || err != nil || *asked != 0 {
-		t.Errorf("%v, %v, asked %d times", given, err, *asked)
+}
+
+// Programs that take the key again and again leave it without driver for a moment each time.
+func TestMomentsDoNotAddUp(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	f.plugKey("1-1")
+	asked := kernel(f, w.bus, "1-1:1.0")
+	for range 20 {
+		f.bind("1-1:1.0", "")
+		f.run(w, &now, leftPeriod/2, asked)
+		f.bind("1-1:1.0", claimed)
+		f.run(w, &now, leftPeriod/4, asked)
+	}
+	if *asked != 0 {
+		t.Errorf("asked %d times", *asked)
 	}
 }
 
-func TestGivingBackFails(t *testing.T) {
+// Programs that use the smart card of a key have it open all the time.
+func TestCardProgramsDoNotKeepIt(t *testing.T) {
+	f, now := newFiles(t), time.Now()
+	w := newWatch(f)
+	k := f.plugKey("1-1")
+	f.process(42, "pcscd", k.node)
+	f.bind("1-1:1.0", "")
+	if n := f.run(w, &now, 2*leftPeriod, kernel(f, w.bus, "1-1:1.0")); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+func TestReconnectingFails(t *testing.T) {
 	f := newFiles(t)
 	b := newBus(f.tree)
 	k := f.plugKey("1-1")
 	f.bind("1-1:1.0", "")
 	refusal := errors.New("refused")
 	b.connect = func(string) error { return refusal }
-	_, err := b.giveBack(k)
-	expectCure(t, err, refusal, "driver has lost the key", "pull it")
+	expectCure(t, b.reconnect(k), refusal, "driver has lost the key", "pull it")
 	b.connect = func(string) error { return nil } // the kernel has none
-	_, err = b.giveBack(k)
-	expectCure(t, err, nil, "no keyboard driver", "modprobe usbhid")
+	expectCure(t, b.reconnect(k), nil, "no keyboard driver", "modprobe usbhid")
 	b.connect = func(string) error { f.bind("1-1:1.0", claimed); return refusal } // somebody was faster
-	if _, err := b.giveBack(k); err != nil {
+	if err := b.reconnect(k); err != nil {
 		t.Error(err)
 	}
 	f.bind("1-1:1.0", "")
 	b.connect = func(string) error { f.unplug("1-1"); return refusal }
-	if given, err := b.giveBack(k); given || err != nil {
-		t.Errorf("pulled: %v, %v", given, err)
+	if err := b.reconnect(k); err != nil {
+		t.Errorf("pulled: %v", err)
 	}
 }
 
-// A watch gives back what it finds abandoned, before it tells of it.
-func TestWatchGivesBack(t *testing.T) {
+// Whoever opens a key that is just being given back gets it afterwards; nothing else waits for the kernel.
+func TestOpeningWaitsForGivingBack(t *testing.T) {
 	f := newFiles(t)
-	f.plugKey("1-1")
-	f.bind("1-1:1.0", "")
 	w := newWatch(f)
-	asked := kernel(f, w.bus, "1-1:1.0")
-	f.expect(w, time.Now(), "+1-1:1.0")
+	k, other := f.plugKey("1-1"), f.plugKey("1-2")
 	f.bind("1-1:1.0", "")
-	f.expect(w, time.Now(), "") // nothing new: perhaps somebody is about to open it
-	if *asked != 1 {
-		t.Errorf("asked %d times", *asked)
+	asked, answer := make(chan bool), make(chan bool)
+	w.bus.connect = func(string) error { asked <- true; <-answer; f.bind("1-1:1.0", "usbhid"); return nil }
+	now := time.Now()
+	f.expect(w, now, "+1-1:1.0 +1-2:1.0")
+	f.expect(w, now.Add(leftPeriod), "")
+	<-asked
+	f.plugKey("1-3")
+	f.expect(w, now.Add(leftPeriod), "+1-3:1.0")
+	if taken, err := w.bus.takeToOpen(t.Context(), other); !taken || err != nil {
+		t.Errorf("the other key: %v, %v", taken, err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if taken, err := w.bus.takeToOpen(ctx, k); taken || !errors.Is(err, context.Canceled) || w.bus.opened(k) {
+		t.Errorf("%v, %v", taken, err)
+	}
+	time.AfterFunc(leavingPause, func() { close(answer) })
+	if taken, err := w.bus.takeToOpen(t.Context(), k); !taken || err != nil || f.driver(k) != "usbhid" {
+		t.Errorf("%v, %v", taken, err)
+	}
+	w.returns.Wait()
 }
 
 // The numbers of linux/usbdevice_fs.h on 64 bits, as strace shows them.
@@ -121,11 +198,12 @@ func TestHoldIsExclusive(t *testing.T) {
 	f := newFiles(t)
 	b := newBus(f.tree)
 	one, two := f.plugKey("1-1"), f.plugKey("1-2")
-	if !b.hold(one) || b.hold(one) || !b.hold(two) || !b.holds(one) {
+	take := func(k key) bool { taken, _ := b.take(k, hold{}); return taken }
+	if !take(one) || take(one) || !take(two) || !b.opened(one) {
 		t.Error("holding is not exclusive")
 	}
 	b.release(one)
-	if b.holds(one) || !b.holds(two) || !b.hold(one) {
+	if b.opened(one) || !b.opened(two) || !take(one) {
 		t.Error("releasing is not of one key")
 	}
 }

@@ -22,20 +22,24 @@ func (b *bus) open(ctx context.Context, path string) (device.Report, error) {
 	if k.info.Problem != "" {
 		return nil, refused(path, unusable(k.info))
 	}
-	if !b.hold(k) {
+	taken, err := b.takeToOpen(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if !taken {
 		return nil, refused(path, &device.CureError{
 			Err:  fmt.Errorf("%w: this very one", device.ErrBusy),
 			Cure: "wait until its other work is done",
 		})
 	}
+	lost := b.tree.driver(k) == ""
 	d, err := (hid.DeviceInfo{Path: path}).Open()
 	if err != nil {
 		why := b.cause(k)
 		b.release(k)
-		_, _ = b.giveBack(k)
 		return nil, refused(path, why)
 	}
-	r := &report{bus: b, key: k, device: d}
+	r := &report{bus: b, key: k, device: d, lost: lost}
 	if now, present := b.tree.find(path); !present || now != k { // what was opened may be another key
 		r.Close()
 		return nil, refused(path, gone())

@@ -11,14 +11,19 @@ import (
 	"tokendesk/device/keyboard"
 )
 
-// leaving is how long a key may take from its first failure until the kernel knows that it was pulled.
-const leaving = time.Second
+// A key may take a second from its first failure until the kernel knows that it was pulled.
+const (
+	leavingPause = 20 * time.Millisecond
+	leavingLooks = 50
+)
 
 // report is one open interface.
 type report struct {
 	bus    *bus
 	key    key
 	device hid.Device
+	lost   bool // it had no driver, which the library does not mend
+	failed bool // and was waited for, in vain
 	gone   bool
 	closed bool
 }
@@ -85,24 +90,26 @@ func (r *report) Close() error {
 		return nil
 	}
 	r.closed = true
+	defer r.bus.release(r.key)
 	err := r.device.Close()
-	r.bus.release(r.key)
-	if err == nil {
-		_, err = r.bus.giveBack(r.key)
+	if err == nil && r.lost { // nobody else can have claimed it
+		err = r.bus.reconnect(r.key)
 	}
 	return err
 }
 
 // explain finds out whether the key is still there: the library reports every failure alike, and the first
-// ones come before the kernel knows.
+// ones come before the kernel knows. That is waited for once.
 func (r *report) explain(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	for end := time.Now().Add(leaving); !r.pulled(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
+	for looks := 0; !r.pulled(); looks++ {
+		if r.failed || looks == leavingLooks {
+			r.failed = true
 			return fmt.Errorf("cannot %s the key on USB port %s: %w", what, r.key.info.Port, err)
 		}
+		r.bus.sleep(leavingPause)
 	}
 	r.gone = true
 	return device.ErrGone
@@ -114,6 +121,5 @@ func (r *report) pulled() bool {
 	if now, present := r.bus.tree.find(r.key.info.Path); !present || now != r.key {
 		return true
 	}
-	c := r.bus.reach(r.key)
-	return c != nil && errors.Is(c, device.ErrGone)
+	return isGone(tryNode(r.bus.tree.nodePath(r.key)))
 }

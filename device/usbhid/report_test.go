@@ -2,7 +2,6 @@ package usbhid
 
 import (
 	"errors"
-	"sync"
 	"testing"
 	"time"
 
@@ -42,7 +41,7 @@ func newReport(t *testing.T) (*files, *hidDevice, *report) {
 	b := newBus(f.tree)
 	k := f.plugKey("1-1")
 	f.bind("1-1:1.0", claimed)
-	b.hold(k)
+	b.take(k, hold{})
 	d := &hidDevice{}
 	d.onClose = func() { f.bind("1-1:1.0", "usbhid") }
 	return f, d, &report{bus: b, key: k, device: d}
@@ -105,22 +104,24 @@ func TestReadTimeouts(t *testing.T) {
 }
 
 func TestFailuresOfAPulledKey(t *testing.T) {
-	var later sync.WaitGroup
 	for _, name := range []string{"SetFeature", "GetFeature", "ReadInput"} {
 		for how, pull := range map[string]func(f *files, k key){
 			"pulled":                  func(f *files, k key) { f.unplug("1-1") },
-			"pulled a little later":   func(f *files, k key) { later.Go(func() { time.Sleep(leaving / 10); f.unplug("1-1") }) },
+			"pulled a little later":   nil,
 			"pulled and back":         func(f *files, k key) { f.unplug("1-1"); f.plugKey("1-1") },
 			"the kernel refuses it":   func(f *files, k key) { f.remove(f.nodePath(k)) },
 			"not authorised any more": func(f *files, k key) { f.write(f.folder("1-1")+"/authorized", "0") },
 		} {
 			f, d, r := newReport(t)
 			d.err = errors.New("hidapi: something failed")
-			pull(f, r.key)
+			if pull == nil {
+				r.bus.sleep = func(time.Duration) { f.unplug("1-1") }
+			} else {
+				pull(f, r.key)
+			}
 			if err := calls(r)[name](); !errors.Is(err, device.ErrGone) {
 				t.Errorf("%s, %s: %v", how, name, err)
 			}
-			later.Wait()
 			d.calls, d.onClose = 0, nil
 			for other, call := range calls(r) { // whatever is in its place now
 				if err := call(); !errors.Is(err, device.ErrGone) || d.calls != 0 {
@@ -142,9 +143,13 @@ func TestFailuresOfAPulledKey(t *testing.T) {
 func TestFailuresOfAPresentKey(t *testing.T) {
 	_, d, r := newReport(t)
 	d.err = errors.New("hidapi: something failed")
-	err := r.SetFeature(make([]byte, 9))
-	if !errors.Is(err, d.err) || errors.Is(err, device.ErrGone) {
-		t.Error(err)
+	var slept time.Duration
+	r.bus.sleep = func(d time.Duration) { slept += d }
+	for range 3 { // it is waited for once
+		err := r.SetFeature(make([]byte, 9))
+		if !errors.Is(err, d.err) || errors.Is(err, device.ErrGone) || slept != time.Second {
+			t.Errorf("%v after %v", err, slept)
+		}
 	}
 	d.err = nil
 	if err := r.SetFeature(make([]byte, 9)); err != nil {
@@ -157,12 +162,12 @@ func TestClose(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r.bus.holds(r.key) {
+	if r.bus.opened(r.key) {
 		t.Error("a closed key is held")
 	}
-	r.bus.hold(r.key) // opened again in the meantime
+	r.bus.take(r.key, hold{}) // opened again in the meantime
 	f.bind("1-1:1.0", claimed)
-	if err := r.Close(); err != nil || !r.bus.holds(r.key) || d.calls != 1 {
+	if err := r.Close(); err != nil || !r.bus.opened(r.key) || d.calls != 1 {
 		t.Errorf("the second Close: %v", err)
 	}
 	for name, call := range calls(r) {
@@ -174,13 +179,17 @@ func TestClose(t *testing.T) {
 
 // The library gives back only what it has taken from the kernel itself.
 func TestCloseGivesBackWhatWasFoundAbandoned(t *testing.T) {
-	f, d, r := newReport(t)
-	d.onClose = func() { f.bind("1-1:1.0", "") }
-	asked := kernel(f, r.bus, "1-1:1.0")
-	if err := r.Close(); err != nil || *asked != 1 {
-		t.Errorf("%v, asked %d times", err, *asked)
+	for _, lost := range []bool{false, true} { // what was not may be somebody's who is opening it
+		f, d, r := newReport(t)
+		r.lost = lost
+		d.onClose = func() { f.bind("1-1:1.0", "") }
+		asked := kernel(f, r.bus, "1-1:1.0")
+		if err := r.Close(); err != nil || (*asked == 1) != lost || r.bus.opened(r.key) {
+			t.Errorf("%v, asked %d times", err, *asked)
+		}
 	}
-	f, d, r = newReport(t)
+	f, d, r := newReport(t)
+	r.lost = true
 	d.onClose = func() { f.bind("1-1:1.0", "") }
 	r.bus.connect = func(string) error { return errors.New("refused") }
 	expectCure(t, r.Close(), nil, "cannot be given back", "pull it")

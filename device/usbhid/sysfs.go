@@ -93,11 +93,12 @@ func (t tree) key(port string) (key, bool) {
 	bus, err2 := t.number(port, "busnum", 10)
 	dev, err3 := t.number(port, "devnum", 10)
 	number, err4 := t.read(port, "dev")
-	if errors.Join(err1, err2, err3, err4) != nil {
+	emulated, err5 := t.emulated(port)
+	if errors.Join(err1, err2, err3, err4, err5) != nil {
 		return key{}, false
 	}
 	k := key{
-		info: device.Info{Path: port, Port: port, Vendor: vendor, Product: product, Emulated: t.emulated(port)},
+		info: device.Info{Path: port, Port: port, Vendor: vendor, Product: product, Emulated: emulated},
 		node: fmt.Sprintf("bus/usb/%03d/%03d", bus, dev), number: number,
 	}
 	t.judge(&k)
@@ -176,6 +177,12 @@ func (t tree) driver(k key) string {
 	return filepath.Base(target)
 }
 
+// hasKeyboardDriver reports whether the kernel has the driver that the keys type through.
+func (t tree) hasKeyboardDriver() bool {
+	_, err := os.Stat(filepath.Join(t.sys, "bus/usb/drivers/usbhid"))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // settled reports whether udev has dealt with the device, so that its node has its owner. Without udev there
 // is nothing to wait for.
 func (t tree) settled(k key) bool {
@@ -193,9 +200,9 @@ func (t tree) waiting() bool {
 }
 
 // emulated reports whether the device hangs on the kernel's virtual host controller (rule D6).
-func (t tree) emulated(port string) bool {
+func (t tree) emulated(port string) (bool, error) {
 	target, err := os.Readlink(t.folder(port))
-	return err == nil && strings.Contains(target, "/vhci_hcd.")
+	return strings.Contains(target, "/vhci_hcd."), err
 }
 
 func (t tree) read(folder, file string) (string, error) {

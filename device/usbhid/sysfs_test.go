@@ -87,6 +87,19 @@ func TestHalfRemovedDevices(t *testing.T) {
 	}
 }
 
+// A key that cannot be told from an emulated one is not listed.
+func TestOriginIsKnown(t *testing.T) {
+	f := newFiles(t)
+	f.plugKey("1-1")
+	f.remove(f.folder("1-1"))
+	if err := os.Rename(filepath.Join(f.sys, f.where("1-1")), f.folder("1-1")); err != nil { // no link, which says where it is
+		t.Fatal(err)
+	}
+	if keys, err := f.keys(); err != nil || len(keys) != 0 {
+		t.Errorf("%+v, %v", keys, err)
+	}
+}
+
 func TestMachineWithoutUSB(t *testing.T) {
 	f := newFiles(t)
 	f.remove(f.sys)

@@ -9,12 +9,15 @@
 // and named here, with their cure.
 //
 // A program that is killed while it holds a key leaves it without the kernel's driver, so that it types
-// nothing. Such a key is given back to the kernel as soon as it is seen.
+// nothing. While Watch runs, such a key is given back to the kernel after a second in which nobody was seen to
+// claim it: a program that is about to open a key leaves it so for a moment too. What was found so and opened is
+// given back when it is closed.
 package usbhid
 
 import (
 	"context"
 	"sync"
+	"time"
 
 	"tokendesk/device"
 	"tokendesk/udev"
@@ -37,12 +40,11 @@ func (Bus) Watch(ctx context.Context, fn func(device.Event)) error { return usb.
 func (Bus) Open(ctx context.Context, path string) (device.Report, error) { return usb.open(ctx, path) }
 
 // Examine looks at a key without opening it. It returns nil if this process has it open, or if it could be
-// opened now and types until then; otherwise a *device.CureError. A key that has lost the kernel's keyboard
-// driver is given back to it, which is told as an error as well.
+// opened now and types until then; otherwise a *device.CureError.
 func (Bus) Examine(info device.Info) error { return usb.examine(info) }
 
 // Polling says why the last Watch looks at the bus four times a second instead of listening to the kernel;
-// nil if it listens.
+// nil if it listens. It tries to listen again every 30 s.
 func (Bus) Polling() error { return usb.whyPolling() }
 
 // bus is a USB: the machine's, or one that a test has made of files.
@@ -50,10 +52,16 @@ type bus struct {
 	tree    tree
 	listen  func() (*udev.Monitor, error)
 	connect func(node string) error // makes the kernel look for a driver of the OTP keyboard
+	sleep   func(time.Duration)
 
 	mu      sync.Mutex
-	held    map[string]bool // by node: open in this process, or being opened
+	held    map[string]hold // by node
 	polling error
+}
+
+// hold is why nothing else in this process may touch a key.
+type hold struct {
+	returned chan struct{} // nil if it is open or being opened; else closed when giving it back has ended
 }
 
 var usb = newBus(tree{sys: "/sys", dev: "/dev", udev: "/run/udev", proc: "/proc"})
@@ -61,7 +69,7 @@ var usb = newBus(tree{sys: "/sys", dev: "/dev", udev: "/run/udev", proc: "/proc"
 func newBus(t tree) *bus {
 	return &bus{
 		tree: t, listen: func() (*udev.Monitor, error) { return udev.Listen("usb") }, connect: connect,
-		held: map[string]bool{},
+		sleep: time.Sleep, held: map[string]hold{},
 	}
 }
 
@@ -77,25 +85,45 @@ func (b *bus) setPolling(err error) {
 	b.polling = err
 }
 
-// hold takes a key for this process, unless it has it already.
-func (b *bus) hold(k key) bool {
+// take holds a key, unless this process does already; it returns the hold that there is.
+func (b *bus) take(k key, h hold) (taken bool, by hold) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held[k.node] {
-		return false
+	if by, held := b.held[k.node]; held {
+		return false, by
 	}
-	b.held[k.node] = true
-	return true
+	b.held[k.node] = h
+	return true, h
+}
+
+// takeToOpen takes a key, unless it is open already. If it is just being given back, that is waited for.
+func (b *bus) takeToOpen(ctx context.Context, k key) (taken bool, err error) {
+	for {
+		taken, by := b.take(k, hold{})
+		if taken || by.returned == nil {
+			return taken, nil
+		}
+		select {
+		case <-by.returned:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 }
 
 func (b *bus) release(k key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if h := b.held[k.node]; h.returned != nil {
+		close(h.returned)
+	}
 	delete(b.held, k.node)
 }
 
-func (b *bus) holds(k key) bool {
+// opened reports whether this process has a key open, or is about to.
+func (b *bus) opened(k key) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.held[k.node]
+	h, held := b.held[k.node]
+	return held && h.returned == nil
 }

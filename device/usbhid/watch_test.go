@@ -2,17 +2,12 @@ package usbhid
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tokendesk/device"
 	"tokendesk/udev"
@@ -24,7 +19,7 @@ const patience = 10 * time.Second
 func newWatch(f *files) *watch {
 	b := newBus(f.tree)
 	b.connect = func(string) error { return errors.New("no kernel is there") }
-	return &watch{bus: b, known: map[string]key{}, doubts: map[string]doubt{}}
+	return b.newWatch()
 }
 
 // expect looks, and compares what has changed: "+1-1:1.0 -3-2".
@@ -129,45 +124,19 @@ func TestWatchOfHalfADevice(t *testing.T) {
 	f.expect(w, now.Add(doubtPeriod), "-1-1")
 }
 
-func TestWatchBelievesRemovals(t *testing.T) {
-	f, now := newFiles(t), time.Now()
-	w := newWatch(f)
-	k := f.plugKey("1-1")
-	f.expect(w, now, "+1-1:1.0")
-	removal := udev.Event{Action: "remove", Subsystem: "usb", DevType: "usb_device", Path: "/devices/x/1-1", Node: k.node}
-	w.heed([]udev.Event{removal}, now)
-	if again := f.expect(w, now, "-1-1:1.0"); again == 0 { // its folder is still there
-		t.Error("it will not look again")
-	}
-	f.expect(w, now.Add(doubtMin), "")
-	f.unplug("1-1")
-	if again := f.expect(w, now.Add(2*doubtMin), ""); again != 0 || len(w.doubts) != 0 {
-		t.Errorf("it will look again after %v for %v", again, w.doubts)
-	}
-	f.plugKey("1-1")
-	f.expect(w, now.Add(3*doubtMin), "+1-1:1.0")
-	// Somebody may have said so who was wrong.
-	k, _ = f.find("1-1:1.0")
-	removal.Node = k.node
-	w.heed([]udev.Event{removal}, now)
-	f.expect(w, now, "-1-1:1.0")
-	f.expect(w, now.Add(doubtPeriod), "+1-1:1.0")
-	f.write(f.udev+"/queue", "")
-	f.expect(w, now.Add(doubtPeriod), "")
-	w.heed([]udev.Event{removal}, now)
-	removal.Action = "add"
-	w.heed([]udev.Event{removal}, now)
-	f.expect(w, now, "")
-}
-
 func TestEventsThatMatter(t *testing.T) {
+	f := newFiles(t)
+	w := newWatch(f)
+	f.plugKey("1-1")
+	f.expect(w, time.Now(), "+1-1:1.0")
 	for event, want := range map[string]bool{
 		"add usb_device": true, "remove usb_device": true, "bind usb_device": true, "change usb_device": true,
 		"add usb_interface": true, "remove usb_interface": true,
 		"bind usb_interface": false, "unbind usb_interface": false, "add ": false,
+		"bind usb_interface 1-1:1.0": false, "unbind usb_interface 1-1:1.0": true, "unbind usb_interface 1-1:1.1": false,
 	} {
-		action, kind, _ := strings.Cut(event, " ")
-		if matters(udev.Event{Action: action, DevType: kind, Subsystem: "usb"}) != want {
+		words := append(strings.Fields(event), "", "")
+		if w.matters(udev.Event{Action: words[0], DevType: words[1], Path: "/devices/x/" + words[2], Subsystem: "usb"}) != want {
 			t.Errorf("%s matters: %v", event, !want)
 		}
 	}
@@ -233,77 +202,41 @@ func TestWatchEnds(t *testing.T) {
 	}
 }
 
-// secluded makes a bus that listens in a network namespace of its own, and a function that sends events there
-// as udev does.
-func secluded(t *testing.T, f *files) (*bus, func(properties string)) {
-	t.Helper()
+// A watch that cannot listen any more ends, for whoever started it to start it anew.
+func TestWatchEndsWithItsMonitor(t *testing.T) {
+	f := newFiles(t)
 	b := newBus(f.tree)
-	monitors, sockets, failed := make(chan *udev.Monitor, 1), make(chan int, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends, its sockets stay in the namespace
-		failed <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("a network namespace is made as root: %w", err)
-			}
-			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
-			if err != nil {
-				return err
-			}
-			sockets <- fd
-			m, err := udev.Listen("usb")
-			monitors <- m
-			return err
-		}()
-	}()
-	if err := <-failed; err != nil {
-		t.Fatal(err)
-	}
-	fd := <-sockets
-	t.Cleanup(func() { unix.Close(fd) })
-	b.listen = func() (*udev.Monitor, error) { return <-monitors, nil }
-	return b, func(properties string) {
-		t.Helper()
-		m := append([]byte("libudev\x00\xfe\xed\xca\xfe"), make([]byte, 28)...)
-		binary.NativeEndian.PutUint32(m[16:], uint32(len(m)))
-		binary.NativeEndian.PutUint32(m[20:], uint32(len(properties)))
-		if err := unix.Sendto(fd, append(m, properties...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 2}); err != nil {
-			t.Error(err)
-		}
+	var monitor *udev.Monitor
+	b.listen = func() (m *udev.Monitor, err error) { monitor, err = udev.Listen("usb"); return monitor, err }
+	f.plugKey("1-1")
+	err := b.watch(t.Context(), func(device.Event) { monitor.Close() })
+	if err == nil || !strings.Contains(err.Error(), "kernel events") {
+		t.Error(err)
 	}
 }
 
-const addition = "ACTION=add\x00DEVPATH=/devices/x\x00SUBSYSTEM=usb\x00DEVTYPE=usb_device\x00"
-
-func TestWatchListens(t *testing.T) {
+// Where the kernel cannot be listened to, that is tried again after a while.
+func TestWatchListensAgain(t *testing.T) {
 	f := newFiles(t)
-	b, send := secluded(t, f)
-	f.plugKey("1-9")
-	events := started(t, b)
-	next(t, events, "1-9:1.0", false)
-	if err := b.whyPolling(); err != nil {
-		t.Fatal(err)
+	w := newWatch(f)
+	none := errors.New("no netlink")
+	w.bus.listen = func() (*udev.Monitor, error) { return nil, none }
+	now := time.Now()
+	w.listen(now)
+	w.bus.listen = func() (*udev.Monitor, error) { return udev.Listen("usb") }
+	w.listen(now.Add(listenPeriod - 1))
+	if w.monitor != nil || !errors.Is(w.bus.whyPolling(), none) {
+		t.Fatal("it tries all the time")
 	}
-	f.plugKey("1-1")
-	for range 100 {
-		send(strings.Replace(addition, "usb\x00", "block\x00", 1))
-		send(strings.Replace(strings.Replace(addition, "usb_device", "usb_interface", 1), "add", "bind", 1))
+	w.listen(now.Add(listenPeriod))
+	if w.monitor == nil || w.bus.whyPolling() != nil {
+		t.Fatal("it does not try again")
 	}
-	select {
-	case e := <-events:
-		t.Fatalf("it looks without a reason, and tells %+v", e)
-	case <-time.After(lookPeriod + lookPeriod/5):
+	monitor := w.monitor
+	defer monitor.Close()
+	if w.listen(now.Add(2 * listenPeriod)); w.monitor != monitor {
+		t.Error("it listens twice")
 	}
-	start := time.Now()
-	send(addition)
-	next(t, events, "1-1:1.0", false)
-	if d := time.Since(start); d > lookPeriod/2 {
-		t.Errorf("it took %v", d)
-	}
-	f.unplug("1-1")
-	for range 500 { // more than can wait unread
-		send(addition + strings.Repeat("x", 8000))
-	}
-	next(t, events, "1-1:1.0", true)
 }
 
 // Two looks never tell the same thing twice, whatever happens in between.

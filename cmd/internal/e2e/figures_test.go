@@ -38,9 +38,9 @@ func TestReady(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go d.Client.Watch(ctx, func(e api.KeyEvent) error { e.Time = time.Now(); events <- e; return nil })
-	var ready, ykinfo []time.Duration
+	var ready, fromKernel, ykinfo []time.Duration
 	for range rounds {
-		announced := udevAdds(t)
+		at := announced(t)
 		if err := d.Emulator.Insert(d.bounded(), figuresKey.String()); err != nil {
 			t.Fatal(err)
 		}
@@ -48,14 +48,16 @@ func TestReady(t *testing.T) {
 		if e.Key.Serial != uint32(figuresKey) || len(e.Key.Slots) != 2 {
 			t.Fatalf("the first word of the key is %+v", e)
 		}
-		ready = append(ready, e.Time.Sub(<-announced))
+		a := <-at
+		ready = append(ready, e.Time.Sub(a.udev))
+		fromKernel = append(fromKernel, e.Time.Sub(a.kernel))
 		begin := time.Now()
 		run(t, officer, "ykinfo", "-a")
 		ykinfo = append(ykinfo, time.Since(begin))
 		d.remove(figuresKey)
 		next(t, events, "removed")
 	}
-	t.Logf("ready %v, ykinfo %v", ready, ykinfo)
+	t.Logf("ready %v after udev and %v after the kernel, ykinfo %v", ready, fromKernel, ykinfo)
 	figure("ready_vs_ykinfo", float64(median(ready))/float64(median(ykinfo)))
 
 	d.insert(figuresKey)
@@ -70,33 +72,40 @@ func TestReady(t *testing.T) {
 	figure("idle_rss_mb", float64(number(t, fmt.Sprintf("/proc/%d/status", d.DaemonPID()), "VmRSS:"))/1024)
 }
 
-// udevAdds tells when udev announces the next USB device.
-func udevAdds(t *testing.T) <-chan time.Time {
+// announcement is when a USB device was announced, by the kernel and, once its rules were applied, by udev.
+type announcement struct{ kernel, udev time.Time }
+
+// announced tells when the next USB device is.
+func announced(t *testing.T) <-chan announcement {
 	t.Helper()
 	monitor, err := udev.Listen("usb")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := make(chan time.Time, 1)
+	at := make(chan announcement, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	go func() {
 		defer cancel()
 		defer monitor.Close()
-		for {
+		var a announcement
+		for a.udev.IsZero() {
 			events, err := monitor.Wait(ctx)
 			now := time.Now()
 			if err != nil {
 				t.Error(err)
-				at <- now
-				return
+				break
 			}
 			for _, e := range events {
-				if e.Settled && e.Action == "add" && e.DevType == "usb_device" {
-					at <- now
-					return
+				switch {
+				case e.Action != "add" || e.DevType != "usb_device":
+				case e.Settled:
+					a.udev = now
+				default:
+					a.kernel = now
 				}
 			}
 		}
+		at <- a
 	}()
 	return at
 }

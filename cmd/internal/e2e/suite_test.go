@@ -41,6 +41,20 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestUnits runs the tests of packages whose tests are not all for other machines: they need root and a kernel's events.
+func TestUnits(t *testing.T) {
+	for name, source := range map[string]string{"udev.test": "udev", "usbhid.test": "device/usbhid"} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(*programs, name), "-test.v")
+		cmd.Dir = filepath.Join(filepath.Dir(*programs), source)
+		out, err := cmd.CombinedOutput()
+		if passed := bytes.Count(out, []byte("\n--- PASS: ")); err != nil || passed == 0 {
+			t.Errorf("%s: %d tests passed, %v\n%s", name, passed, err, out)
+		} else {
+			t.Logf("%s: %d tests passed", name, passed)
+		}
+	}
+}
+
 // TestStory plays the demo with the desk run by the officer.
 func TestStory(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "demo"), "-bin", bin, "-as", "officer")

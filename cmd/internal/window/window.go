@@ -2,7 +2,8 @@
 //
 // It reads the kernel's input devices (evdev) of every USB keyboard that is there or comes, so that tests and
 // the demo can tell what reached the system from what only the desk got. It needs root, and a US layout is
-// assumed. Nothing that ships imports it: what it hears are one-time codes.
+// assumed. Nothing that ships imports it: what it hears are one-time codes. Whenever a program gives a keyboard back,
+// the kernel makes a new input device; what is typed in the moment before it is opened here is not heard.
 package window
 
 import (
