@@ -82,7 +82,7 @@ guest-programs: build
 guest-long:
 	$(call guest,long,20m,19m,-test.run '$(LONG)')
 guest-rest:
-	$(call guest,rest,20m,19m,-test.skip '$(LONG)' -test.v | { grep -v '^=== ' || true; })
+	$(call guest,rest,20m,19m,-test.skip '$(LONG)' -test.v | { grep --line-buffered -v '^=== ' || true; })
 
 .PHONY: soak
 soak: guest-programs ## keys pulled at 200 random moments of an enroll, on a real kernel

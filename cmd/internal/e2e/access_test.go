@@ -27,10 +27,9 @@ import (
 	"tokendesk/udev"
 )
 
-const (
-	accessKey device.Serial = 70000001
-	look                    = 100 * time.Millisecond // between two calls of doctor
-)
+const accessKey device.Serial = 70000001
+
+const look = 100 * time.Millisecond // between two calls of doctor
 
 // usbNode is the device node of the key on a port.
 func usbNode(t *testing.T, port string) string {

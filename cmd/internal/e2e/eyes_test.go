@@ -23,10 +23,9 @@ import (
 	"tokendesk/vault/secret"
 )
 
-const (
-	eyesKey    device.Serial = 12345678
-	configure2               = 0x03 // slot command
-)
+const eyesKey device.Serial = 12345678
+
+const configure2 = 0x03 // slot command
 
 const rfcSeed = "12345678901234567890" // RFC 4226, appendix D
 
