@@ -90,7 +90,7 @@ func TestOpenSaysWhyNot(t *testing.T) {
 		return err
 	}
 	expectCure(t, open("no-such-path"), device.ErrGone, "", "insert it")
-	expectCure(t, open("9-1:1.0"), device.ErrGone, "USB port 9-1", "insert it")
+	expectCure(t, open("9-1:1.0"), device.ErrGone, "cannot open the key", "insert it")
 
 	k := f.plugKey("9-1")
 	expectCure(t, open("9-1:1.0"), device.ErrBusy, "a moment ago", "try again")

@@ -17,17 +17,17 @@ func (b *bus) open(ctx context.Context, path string) (device.Report, error) {
 	}
 	k, present := b.tree.find(path)
 	if !present {
-		return nil, refused(path, gone())
+		return nil, refused(gone())
 	}
 	if k.info.Problem != "" {
-		return nil, refused(path, unusable(k.info))
+		return nil, refused(unusable(k.info))
 	}
 	taken, err := b.takeToOpen(ctx, k)
 	if err != nil {
 		return nil, err
 	}
 	if !taken {
-		return nil, refused(path, &device.CureError{
+		return nil, refused(&device.CureError{
 			Err:  fmt.Errorf("%w: this very one", device.ErrBusy),
 			Cure: "wait until its other work is done",
 		})
@@ -37,12 +37,12 @@ func (b *bus) open(ctx context.Context, path string) (device.Report, error) {
 	if err != nil {
 		why := b.cause(k)
 		b.release(k)
-		return nil, refused(path, why)
+		return nil, refused(why)
 	}
 	r := &report{bus: b, key: k, device: d, lost: lost}
 	if now, present := b.tree.find(path); !present || now != k { // what was opened may be another key
 		r.Close()
-		return nil, refused(path, gone())
+		return nil, refused(gone())
 	}
 	if err := ctx.Err(); err != nil {
 		r.Close()
@@ -51,9 +51,9 @@ func (b *bus) open(ctx context.Context, path string) (device.Report, error) {
 	return r, nil
 }
 
-// refused puts before a cause what it has kept from happening.
-func refused(path string, c *device.CureError) error {
-	return &device.CureError{Err: fmt.Errorf("cannot open the key on USB port %s: %w", portOf(path), c.Err), Cure: c.Cure}
+// refused puts before a cause what it has kept from happening. Callers know the port.
+func refused(c *device.CureError) error {
+	return &device.CureError{Err: fmt.Errorf("cannot open the key: %w", c.Err), Cure: c.Cure}
 }
 
 // cause finds out why the library could not open a key.

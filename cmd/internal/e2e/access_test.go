@@ -257,3 +257,30 @@ func holder(path string) error {
 	io.Copy(io.Discard, os.Stdin)
 	return r.Close()
 }
+
+// While doctor looks again and again, another program takes the key, works with it and gives it back, undisturbed.
+func TestOthersAreNotDisturbed(t *testing.T) {
+	d := start(t, present(accessKey))
+	d.expectHealthy()
+	ctx, cancel := context.WithCancel(d.bounded())
+	looks := make(chan int, 1)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			var found api.Findings
+			_ = d.Client.Get(ctx, "/v1/doctor", nil, &found) // what it finds depends on the moment
+		}
+		looks <- n
+	}()
+	for range 10 {
+		run(t, officer, "ykinfo", "-a")
+	}
+	cancel()
+	if n := <-looks; n < 10 {
+		t.Errorf("doctor has looked %d times only", n)
+	}
+	d.expectHealthy()
+	if driver := keyboardDriver(t, d.port(accessKey)); driver != "usbhid" {
+		t.Errorf("the keyboard has the driver %q", driver)
+	}
+}
