@@ -2,11 +2,7 @@ package daemon_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -47,41 +43,20 @@ func BenchmarkDaemon(b *testing.B) {
 		b.Fatal(err)
 	}
 	slices.Sort(ready)
-	pid := w.DaemonPID()
-	before := switches(b, pid)
-	<-time.After(idleTime) // what is measured is that nothing happens
-	wakeups := float64(switches(b, pid)-before) / idleTime.Seconds()
-	fmt.Printf("figure daemon_ready_ms %.0f\n", ready[len(ready)/2].Seconds()*1000)
-	fmt.Printf("figure daemon_resident_mib %.1f\n", float64(number(b, fmt.Sprintf("/proc/%d/status", pid), "VmRSS:"))/1024)
-	fmt.Printf("figure daemon_idle_wakeups_per_s %.1f\n", wakeups)
-}
-
-// switches counts how often the threads of a process have been scheduled.
-func switches(b *testing.B, pid int) (n int) {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(tasks) == 0 {
-		b.Fatalf("process %d has no threads: %v", pid, err)
-	}
-	for _, task := range tasks {
-		n += number(b, task, "voluntary_ctxt_switches:") + number(b, task, "nonvoluntary_ctxt_switches:")
-	}
-	return n
-}
-
-func number(b *testing.B, file, name string) int {
-	text, err := os.ReadFile(file)
+	before, err := w.Wakeups()
 	if err != nil {
 		b.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if value, found := strings.CutPrefix(line, name); found {
-			n, err := strconv.Atoi(strings.Fields(value)[0])
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n
-		}
+	<-time.After(idleTime) // what is measured is that nothing happens
+	after, err := w.Wakeups()
+	if err != nil {
+		b.Fatal(err)
 	}
-	b.Fatalf("%s has no %s", file, name)
-	return 0
+	resident, err := w.ResidentMiB()
+	if err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("figure daemon_ready_ms %.0f\n", ready[len(ready)/2].Seconds()*1000)
+	fmt.Printf("figure daemon_resident_mib %.1f\n", resident)
+	fmt.Printf("figure daemon_idle_wakeups_per_s %.1f\n", float64(after-before)/idleTime.Seconds())
 }

@@ -6,12 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,13 +58,17 @@ func TestReady(t *testing.T) {
 	d.insert(figuresKey)
 	run(t, nil, "udevadm", "settle")
 	calm := d.bounded()
-	for earlier := 0; earlier != d.switches() && calm.Err() == nil; <-time.After(time.Second) { // until what the insertion has started is over
-		earlier = d.switches()
+	for earlier := 0; earlier != d.wakeups() && calm.Err() == nil; <-time.After(time.Second) { // until what the insertion has started is over
+		earlier = d.wakeups()
 	}
-	before := d.switches()
+	before := d.wakeups()
 	<-time.After(idleTime)
-	figure("idle_wakeups_per_s", float64(d.switches()-before)/idleTime.Seconds())
-	figure("idle_rss_mb", float64(number(t, fmt.Sprintf("/proc/%d/status", d.DaemonPID()), "VmRSS:"))/1024)
+	figure("idle_wakeups_per_s", float64(d.wakeups()-before)/idleTime.Seconds())
+	resident, err := d.ResidentMiB()
+	if err != nil {
+		t.Fatal(err)
+	}
+	figure("idle_rss_mb", resident)
 }
 
 // announcement is when a USB device was announced, by the kernel and, once its rules were applied, by udev.
@@ -158,35 +157,11 @@ func TestProgram(t *testing.T) {
 	figure("program_vs_ykpersonalize", float64(median(ours))/float64(median(theirs)))
 }
 
-// switches counts the context switches of the daemon's threads.
-func (d *desk) switches() (n int) {
+func (d *desk) wakeups() int {
 	d.Helper()
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", d.DaemonPID()))
-	if err != nil || len(tasks) == 0 {
-		d.Fatalf("the daemon has no threads: %v", err)
-	}
-	for _, task := range tasks {
-		n += number(d.T, task, "voluntary_ctxt_switches:") + number(d.T, task, "nonvoluntary_ctxt_switches:")
+	n, err := d.Wakeups()
+	if err != nil {
+		d.Fatal(err)
 	}
 	return n
-}
-
-// number reads a line such as "VmRSS:  1234 kB".
-func number(t *testing.T, file, name string) int {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, found := strings.CutPrefix(line, name); found {
-			n, err := strconv.Atoi(strings.Fields(value)[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		}
-	}
-	t.Fatalf("%s has no %s", file, name)
-	return 0
 }
