@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
 	"tokendesk/device/otpslot"
 	"tokendesk/device/usbhid"
@@ -32,17 +31,9 @@ const rfcSeed = "12345678901234567890" // RFC 4226, appendix D
 // keyAlone is a key on USB, without a desk.
 func keyAlone(t *testing.T) *desk {
 	t.Helper()
-	w, err := world.StartKeys(world.Options{Bin: bin, Keys: []string{present(eyesKey)}, Officer: officer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	d := keysAlone(t, present(eyesKey))
 	run(t, nil, "udevadm", "settle")
-	return &desk{T: t, World: w}
+	return d
 }
 
 // driver has our own driver work with the key that is alone.

@@ -108,7 +108,18 @@ func start(t *testing.T, keys ...string) *desk {
 func startWith(t *testing.T, o world.Options) *desk {
 	t.Helper()
 	o.Bin, o.NoCentral = bin, true
-	w, err := world.Start(o)
+	return inWorld(t, world.Start, o)
+}
+
+// keysAlone are keys on USB, without a desk.
+func keysAlone(t *testing.T, keys ...string) *desk {
+	t.Helper()
+	return inWorld(t, world.StartKeys, world.Options{Bin: bin, Keys: keys, Officer: officer})
+}
+
+func inWorld(t *testing.T, start func(world.Options) (*world.World, error), o world.Options) *desk {
+	t.Helper()
+	w, err := start(o)
 	if err != nil {
 		t.Fatal(err)
 	}

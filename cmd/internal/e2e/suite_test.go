@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"testing"
 
-	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
 )
 
@@ -26,7 +25,7 @@ func TestConformance(t *testing.T) {
 	for i := range device.Serial(enough) {
 		keys = append(keys, absent(30000001+i))
 	}
-	socket := attach(t, keys...)
+	socket := keysAlone(t, keys...).EmulatorSocket
 	if err := os.Chown(socket, int(officer.Uid), int(officer.Gid)); err != nil {
 		t.Fatal(err)
 	}
@@ -63,22 +62,4 @@ func TestStory(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// attach runs tokenemu alone and returns its socket.
-func attach(t *testing.T, keys ...string) string {
-	t.Helper()
-	w, err := world.StartKeys(world.Options{Bin: bin, Keys: keys, Officer: officer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(w.Logs())
-		}
-		if err := w.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return w.EmulatorSocket
 }
