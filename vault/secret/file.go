@@ -31,20 +31,20 @@ func ReadFile(path string) (Secret, error) {
 	if err := vet(path, info); err != nil {
 		return Secret{}, err
 	}
-	buf := make([]byte, maxFile+1)
-	defer clear(buf)
-	n, err := io.ReadFull(f, buf)
+	buf := empty(maxFile + 1)
+	defer buf.Wipe()
+	n, err := io.ReadFull(f, buf.Reveal())
 	if err == nil {
 		return Secret{}, fmt.Errorf("%s has more than %d bytes", path, maxFile)
 	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return Secret{}, err
 	}
-	line := bytes.TrimSuffix(buf[:n], []byte("\n"))
+	line := bytes.TrimSuffix(buf.Reveal()[:n], []byte("\n"))
 	if len(line) == 0 {
 		return Secret{}, fmt.Errorf("%s is empty", path)
 	}
-	return New(line), nil
+	return copied(line), nil
 }
 
 func vet(path string, info fs.FileInfo) error {

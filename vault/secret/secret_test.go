@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -103,5 +104,44 @@ func TestRandom(t *testing.T) {
 	a, b := secret.Random(20), secret.Random(20)
 	if a.Len() != 20 || a.Equal(b) || a.Equal(secret.New(make([]byte, 20))) {
 		t.Error("not random")
+	}
+}
+
+func TestMake(t *testing.T) {
+	s, err := secret.Make(len(word), func(b []byte) error { copy(b, word); return nil })
+	if err != nil || string(s.Reveal()) != word {
+		t.Errorf("%q, %v", s.Reveal(), err)
+	}
+	if _ = append(s.Reveal(), "more"...); cap(s.Reveal()) != len(word) {
+		t.Error("append writes behind the secret")
+	}
+	var lent []byte
+	bad := errors.New("bad")
+	if s, err := secret.Make(len(word), func(b []byte) error { lent = b; copy(b, word); return bad }); err != bad || !s.IsZero() || !bytes.Equal(lent, make([]byte, len(word))) {
+		t.Errorf("%q, %q, %v", lent, s.Reveal(), err)
+	}
+	func() {
+		defer func() {
+			if p := recover(); p != bad || !bytes.Equal(lent, make([]byte, len(word))) {
+				t.Errorf("%q, %v", lent, p)
+			}
+		}()
+		secret.Make(len(word), func(b []byte) error { lent = b; copy(b, word); panic(bad) })
+	}()
+	for _, n := range []int{0, -1} {
+		s, err := secret.Make(n, func([]byte) error { return bad })
+		if err != nil || !s.IsZero() || !secret.Random(n).IsZero() {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+func TestConcat(t *testing.T) {
+	a, b := secret.New([]byte("correct-")), secret.New([]byte("horse"))
+	c := secret.Concat(a, secret.Secret{}, b)
+	a.Wipe()
+	b.Wipe()
+	if string(c.Reveal()) != word || !secret.Concat().IsZero() || !secret.Concat(a, b).IsZero() {
+		t.Errorf("%q", c.Reveal())
 	}
 }
