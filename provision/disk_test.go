@@ -32,7 +32,9 @@ func TestFullDisk(t *testing.T) {
 	signal.Ignore(unix.SIGXFSZ)
 	for _, p := range plans(t) {
 		for i, step := range provision.Steps()[p.name] {
-			t.Run(p.name+"/"+step, func(t *testing.T) { fullAt(t, p, i) })
+			if provision.Begins(p.name, i) {
+				t.Run(p.name+"/"+step, func(t *testing.T) { fullAt(t, p, i) })
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
 )
 
@@ -37,7 +38,7 @@ func enrollPlan() []step {
 }
 
 // Enroll seals a fresh seed, programs it, verifies it and assigns the token.
-func (r *Runner) Enroll(ctx context.Context, officer string, e Enrollment, tell Tell) ([]vault.Change, error) {
+func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tell Tell) ([]vault.Change, error) {
 	release, err := r.claim(e.Token)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func (r *Runner) Enroll(ctx context.Context, officer string, e Enrollment, tell 
 	if e.Identifier && state.Serial > maxIdentifierSerial {
 		return nil, refuse("enroll it without", "serial %s does not fit into the 8 digits of a token identifier", state.Serial)
 	}
-	return r.begin(ctx, planEnroll, officer, e.Token, params{
+	return r.begin(ctx, planEnroll, by, e.Token, params{
 		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter, Typed: e.Typed,
 		Generation: 1, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
 		Occupied: state.Configured,

@@ -147,12 +147,12 @@ func TestForeignAccessCodeKeepsTheSlotAndTheWayBack(t *testing.T) {
 	b.wantUnfinished(err, slot2, "program", nil)
 	wantRefused(t, b.enroll(t.Context(), e), "unfinished enroll", "tokendesk resolve "+string(slot2))
 
-	_, err = b.Resolve(t.Context(), slot2, nil, b.tell)
+	_, err = b.Resolve(t.Context(), officer, slot2, nil, b.tell)
 	b.wantUnfinished(err, slot2, "program", nil)
 	if !errors.As(err, &rejected) {
 		t.Errorf("%v", err)
 	}
-	if err := b.Undo(t.Context(), slot2, b.tell); err != nil {
+	if err := b.Undo(t.Context(), officer, slot2, b.tell); err != nil {
 		t.Fatal(err)
 	}
 	if b.exists(slot2) || !b.configured(slot2) || !b.noted("left as it is") {
@@ -169,20 +169,20 @@ func TestUndoErasesWhatWasWritten(t *testing.T) {
 			b := newBench(t)
 			b.fault(kind, 5)
 			b.wantUnfinished(b.enroll(t.Context(), enrollment(slot2, "alice")), slot2, "program", device.ErrGone)
-			if err := b.Undo(t.Context(), slot2, b.tell); !errors.Is(err, device.ErrGone) {
+			if err := b.Undo(t.Context(), officer, slot2, b.tell); !errors.Is(err, device.ErrGone) {
 				t.Errorf("undo without the key: %v", err)
 			}
 			if !b.exists(slot2) {
 				t.Fatal("undo forgot a seed that may be on the device")
 			}
 			b.key.Insert()
-			if err := b.Undo(t.Context(), slot2, b.tell); err != nil {
+			if err := b.Undo(t.Context(), officer, slot2, b.tell); err != nil {
 				t.Fatal(err)
 			}
 			if b.exists(slot2) || b.configured(slot2) || b.outbox() != "" {
 				t.Error("undo left something")
 			}
-			wantRefused(t, b.Undo(t.Context(), slot2, b.tell), "nothing to resolve")
+			wantRefused(t, b.Undo(t.Context(), officer, slot2, b.tell), "nothing to resolve")
 			b.enrolled(slot2, "bob") // no access code stays behind
 			b.wantOnDevice(slot2)
 		})
@@ -205,12 +205,12 @@ func TestUndoKeepsTheSeedOfASlotItCannotErase(t *testing.T) {
 			if err := b.key.SetFault(emulator.FaultRejectWrite, 1); err != nil {
 				t.Fatal(err)
 			}
-			err := b.Undo(t.Context(), slot2, b.tell)
+			err := b.Undo(t.Context(), officer, slot2, b.tell)
 			var rejected *device.RejectedError
 			if !errors.As(err, &rejected) || !b.exists(slot2) {
 				t.Fatalf("undo: %v; token there: %v", err, b.exists(slot2))
 			}
-			if err := b.Undo(t.Context(), slot2, b.tell); err != nil || b.configured(slot2) {
+			if err := b.Undo(t.Context(), officer, slot2, b.tell); err != nil || b.configured(slot2) {
 				t.Errorf("second undo: %v", err)
 			}
 		})
@@ -348,9 +348,9 @@ func TestTypedCodesVerify(t *testing.T) {
 	if n := b.touches(); n != 0 {
 		t.Fatalf("%d touches were asked for", n)
 	}
-	_, err := b.Resolve(t.Context(), slot2, []string{"000000", "111111"}, b.tell)
+	_, err := b.Resolve(t.Context(), officer, slot2, []string{"000000", "111111"}, b.tell)
 	b.wantUnfinished(err, slot2, "verify", provision.ErrMismatch)
-	if _, err := b.Resolve(t.Context(), slot2, []string{strings.TrimSpace(b.typed(slot2)), strings.TrimSpace(b.typed(slot2))}, b.tell); err != nil {
+	if _, err := b.Resolve(t.Context(), officer, slot2, []string{strings.TrimSpace(b.typed(slot2)), strings.TrimSpace(b.typed(slot2))}, b.tell); err != nil {
 		t.Fatal(err)
 	}
 	if tok := b.token(slot2); tok.Status != vault.Active || tok.Owner != "alice" || tok.Counter != 2 {
@@ -363,6 +363,6 @@ func TestTypedCodesNeedAVerification(t *testing.T) {
 	b := newBench(t)
 	b.fault(emulator.FaultUnplugAtChunk, 4)
 	b.wantUnfinished(b.enroll(t.Context(), enrollment(slot2, "alice")), slot2, "program", device.ErrGone)
-	_, err := b.Resolve(t.Context(), slot2, []string{"000000", "111111"}, b.tell)
+	_, err := b.Resolve(t.Context(), officer, slot2, []string{"000000", "111111"}, b.tell)
 	wantRefused(t, err, "before any codes", "tokendesk resolve")
 }

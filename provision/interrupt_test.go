@@ -88,7 +88,7 @@ func (p plan) wantSettled(t *testing.T, b *bench) {
 	if err := b.Vault.Check(); err != nil {
 		t.Error(err)
 	}
-	wantRefused(t, func() error { _, err := b.Resolve(t.Context(), slot2, nil, b.tell); return err }(), "nothing to resolve")
+	wantRefused(t, func() error { _, err := b.Resolve(t.Context(), officer, slot2, nil, b.tell); return err }(), "nothing to resolve")
 }
 
 func TestPulledKeyIsSettledByTwoTouches(t *testing.T) {
@@ -107,7 +107,7 @@ func TestPulledKeyIsSettledByTwoTouches(t *testing.T) {
 				b.fault(f.kind, f.n)
 				b.wantUnfinished(p.begin(t.Context(), b, b.tell), slot2, "program", device.ErrGone)
 				b.touches()
-				_, err := b.Resolve(t.Context(), slot2, nil, b.tell)
+				_, err := b.Resolve(t.Context(), officer, slot2, nil, b.tell)
 				b.wantUnfinished(err, slot2, "program", device.ErrGone)
 				if b.token(slot2).Status == vault.Active {
 					t.Error("a token that may hold either of two seeds is active")
@@ -154,7 +154,7 @@ func TestCrashAfterEveryStepLosesNothing(t *testing.T) {
 				b := p.bench(t)
 				p.crash(t, b, step)
 				j, found := b.job(slot2)
-				if last := i == len(steps)-1; found == last || found && (j.Step != i+1 || j.Officer != officer) {
+				if last := provision.Next(p.name, i) == len(steps); found == last || found && (j.Step != provision.Next(p.name, i) || j.Officer != officer.Name) {
 					t.Fatalf("journal after %s: %+v, %v", step, j, found)
 				}
 				if err := b.Recover(t.Context()); err != nil {
@@ -217,7 +217,7 @@ func TestCrashDuringResolve(t *testing.T) {
 				p.crash(t, b, "program")
 				again := p
 				again.begin = func(ctx context.Context, b *bench, tell provision.Tell) error {
-					_, err := b.Resolve(ctx, slot2, nil, tell)
+					_, err := b.Resolve(ctx, officer, slot2, nil, tell)
 					return err
 				}
 				again.crash(t, b, step)

@@ -7,10 +7,11 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 )
 
 // Assign binds a verified token of the stock to a user.
-func (r *Runner) Assign(ctx context.Context, id device.TokenID, user string) (vault.Token, []vault.Change, error) {
+func (r *Runner) Assign(ctx context.Context, by audit.Officer, id device.TokenID, user string) (vault.Token, []vault.Change, error) {
 	if user == "" {
 		return vault.Token{}, nil, refuse("name the user", "a token is assigned to somebody")
 	}
@@ -38,7 +39,7 @@ func (r *Runner) Assign(ctx context.Context, id device.TokenID, user string) (va
 	if user, err = r.checkUser(ctx, user); err != nil {
 		return vault.Token{}, nil, err
 	}
-	return r.change(id, func(t *vault.Token) ([]asked, error) {
+	return r.change(by, id, func(t *vault.Token) ([]asked, error) {
 		if err := assignable(*t); err != nil {
 			return nil, err
 		}
@@ -48,8 +49,8 @@ func (r *Runner) Assign(ctx context.Context, id device.TokenID, user string) (va
 }
 
 // Unassign releases a token from its owner, who can no longer log in with it. It stays in stock.
-func (r *Runner) Unassign(id device.TokenID) (vault.Token, []vault.Change, error) {
-	return r.change(id, func(t *vault.Token) ([]asked, error) {
+func (r *Runner) Unassign(by audit.Officer, id device.TokenID) (vault.Token, []vault.Change, error) {
+	return r.change(by, id, func(t *vault.Token) ([]asked, error) {
 		if t.Owner == "" {
 			return nil, refuse("", "%s is stock: it belongs to nobody", t.ID)
 		}
@@ -60,8 +61,8 @@ func (r *Runner) Unassign(id device.TokenID) (vault.Token, []vault.Change, error
 }
 
 // Disable has the central service refuse a token's codes until it is enabled again.
-func (r *Runner) Disable(id device.TokenID) (vault.Token, []vault.Change, error) {
-	return r.change(id, func(t *vault.Token) ([]asked, error) {
+func (r *Runner) Disable(by audit.Officer, id device.TokenID) (vault.Token, []vault.Change, error) {
+	return r.change(by, id, func(t *vault.Token) ([]asked, error) {
 		if t.Status != vault.Active {
 			return nil, refuse("", "%s is %s; only an active token can be disabled", t.ID, t.Status)
 		}
@@ -71,8 +72,8 @@ func (r *Runner) Disable(id device.TokenID) (vault.Token, []vault.Change, error)
 }
 
 // Enable reverses Disable.
-func (r *Runner) Enable(id device.TokenID) (vault.Token, []vault.Change, error) {
-	return r.change(id, func(t *vault.Token) ([]asked, error) {
+func (r *Runner) Enable(by audit.Officer, id device.TokenID) (vault.Token, []vault.Change, error) {
+	return r.change(by, id, func(t *vault.Token) ([]asked, error) {
 		if t.Status != vault.Disabled {
 			return nil, refuse("", "%s is %s, not disabled", t.ID, t.Status)
 		}
@@ -88,7 +89,7 @@ type asked struct {
 }
 
 // change alters a token that nobody works on and leaves word for the central service, in one transaction.
-func (r *Runner) change(id device.TokenID, alter func(*vault.Token) ([]asked, error)) (t vault.Token, changes []vault.Change, err error) {
+func (r *Runner) change(by audit.Officer, id device.TokenID, alter func(*vault.Token) ([]asked, error)) (t vault.Token, changes []vault.Change, err error) {
 	release, err := r.claim(id)
 	if err != nil {
 		return t, nil, err
@@ -115,6 +116,9 @@ func (r *Runner) change(id device.TokenID, alter func(*vault.Token) ([]asked, er
 				return err
 			}
 			changes = append(changes, c)
+			if err := tx.Audit(vault.Done(by, string(w.kind), id, w.user)); err != nil {
+				return err
+			}
 		}
 		return nil
 	})

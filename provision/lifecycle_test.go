@@ -15,13 +15,13 @@ import (
 func (b *bench) act(name string, id device.TokenID, user string) (tok vault.Token, changes []vault.Change, err error) {
 	switch name {
 	case "assign":
-		return b.Assign(b.t.Context(), id, user)
+		return b.Assign(b.t.Context(), officer, id, user)
 	case "unassign":
-		return b.Unassign(id)
+		return b.Unassign(officer, id)
 	case "disable":
-		return b.Disable(id)
+		return b.Disable(officer, id)
 	case "enable":
-		return b.Enable(id)
+		return b.Enable(officer, id)
 	}
 	b.t.Fatalf("no action %q", name)
 	return
@@ -139,8 +139,8 @@ func TestLifecycleOfAnUnknownToken(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"undo":    b.Undo(t.Context(), slot1, b.tell),
-		"resolve": func() error { _, err := b.Resolve(t.Context(), slot1, nil, b.tell); return err }(),
+		"undo":    b.Undo(t.Context(), officer, slot1, b.tell),
+		"resolve": func() error { _, err := b.Resolve(t.Context(), officer, slot1, nil, b.tell); return err }(),
 	} {
 		t.Run(name, func(t *testing.T) { wantRefused(t, err, "nothing to resolve") })
 	}

@@ -21,6 +21,7 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 )
 
 // DefaultTouchTimeout is how long a step waits for each touch.
@@ -123,6 +124,7 @@ type params struct {
 // work is a job being carried out.
 type work struct {
 	*Runner
+	by     audit.Officer
 	job    vault.Job
 	params params
 	tell   Tell
@@ -189,9 +191,9 @@ func (r *Runner) claim(id device.TokenID) (release func(), err error) {
 }
 
 // begin carries out a new job. It enters the journal together with what its first step commits.
-func (r *Runner) begin(ctx context.Context, kind, officer string, id device.TokenID, p params, tell Tell) ([]vault.Change, error) {
-	w := &work{Runner: r, params: p, tell: tell, job: vault.Job{
-		Kind: kind, Token: id, Officer: officer, Created: time.Now().UTC(),
+func (r *Runner) begin(ctx context.Context, kind string, by audit.Officer, id device.TokenID, p params, tell Tell) ([]vault.Change, error) {
+	w := &work{Runner: r, by: by, params: p, tell: tell, job: vault.Job{
+		Kind: kind, Token: id, Officer: by.Name, Created: time.Now().UTC(),
 	}}
 	return w.run(ctx)
 }
@@ -235,26 +237,32 @@ func (w *work) run(ctx context.Context) ([]vault.Change, error) {
 	return w.left, nil
 }
 
+// runStep carries out a step, and those after it that have no effect outside the vault: they are one transaction.
 func (w *work) runStep(ctx context.Context, plan []step) error {
-	s := plan[w.job.Step]
-	if s.act != nil {
+	if act := plan[w.job.Step].act; act != nil {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.act(ctx, w); err != nil {
+		if err := act(ctx, w); err != nil {
 			return err
 		}
 	}
+	steps := plan[w.job.Step:next(plan, w.job.Step)]
 	job, p, left := w.job, w.params, w.left
 	err := w.Vault.Update(func(tx *vault.Tx) error {
 		w.job, w.params, w.left = job, p, left
 		now := time.Now().UTC()
-		if s.commit != nil {
-			if err := s.commit(tx, w, now); err != nil {
+		for _, s := range steps {
+			if s.commit != nil {
+				if err := s.commit(tx, w, now); err != nil {
+					return err
+				}
+			}
+			if err := w.record(tx, w.job.Kind+": "+s.name, w.params.User); err != nil {
 				return err
 			}
+			w.job.Step++
 		}
-		w.job.Step++
 		w.job.Problem = ""
 		w.job.Updated = now
 		if w.job.Step == len(plan) {
@@ -268,13 +276,29 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 		return tx.PutJob(&w.job)
 	})
 	if err != nil {
-		w.job, w.params, w.left = job, p, left
+		if !errors.Is(err, vault.ErrUnanchored) { // else it is recorded, and the work goes on from there
+			w.job, w.params, w.left = job, p, left
+		}
 		return err
 	}
-	w.checkpoint(w.job.Kind, s.name)
+	for _, s := range steps {
+		w.checkpoint(w.job.Kind, s.name)
+		w.tell(Progress{Kind: Done, Step: s.name, Text: s.done})
+	}
 	w.wake()
-	w.tell(Progress{Kind: Done, Step: s.name, Text: s.done})
 	return nil
+}
+
+// next is the first step after step i that is not in one transaction with it.
+func next(plan []step, i int) int {
+	for i++; i < len(plan) && plan[i].act == nil; i++ {
+	}
+	return i
+}
+
+// record adds an act on the work's token to the audit trail.
+func (w *work) record(tx *vault.Tx, action, user string) error {
+	return tx.Audit(vault.Done(w.by, action, w.job.Token, user))
 }
 
 // park notes in the journal why the work stopped. The job stays where it is.

@@ -8,6 +8,7 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 )
 
 func reissuePlan() []step {
@@ -23,7 +24,7 @@ func reissuePlan() []step {
 
 // Reissue takes an enrolled token from its owner, if it has one, and gives it with a fresh seed to user.
 // The owner is cut off centrally before anything else happens.
-func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID, user string, tell Tell) ([]vault.Change, error) {
+func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenID, user string, tell Tell) ([]vault.Change, error) {
 	release, err := r.claim(id)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (r *Runner) Reissue(ctx context.Context, officer string, id device.TokenID,
 		}
 		return nil, err
 	}
-	return r.begin(ctx, planReissue, officer, id, params{
+	return r.begin(ctx, planReissue, by, id, params{
 		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: t.Enter,
 		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated || emulated,
 	}, tell)

@@ -42,7 +42,7 @@ func TestReissueCutsOffBeforeAnythingElse(t *testing.T) {
 	b.Checkpoint = func(_, step string) {
 		steps = append(steps, step)
 		status := b.token(slot2).Status
-		if limbo := step == "seal" || step == "program"; limbo != (status == vault.Limbo) {
+		if limbo := step == "confirm" || step == "seal" || step == "program"; limbo != (status == vault.Limbo) {
 			t.Errorf("%s after %s", status, step)
 		}
 	}
@@ -90,7 +90,7 @@ func TestUnconfirmedCutOffStopsTheReissue(t *testing.T) {
 		t.Errorf("a new seed: %v", err)
 	}
 	b.wantOnDevice(slot2)
-	_, err = b.Resolve(t.Context(), slot2, nil, b.tell)
+	_, err = b.Resolve(t.Context(), officer, slot2, nil, b.tell)
 	b.wantUnfinished(err, slot2, "confirm", down)
 
 	var waited uint64
@@ -108,7 +108,7 @@ func TestReissueOfStockWaitsForAnEarlierCutOff(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
 	b.deliver()
-	_, changes, err := b.Unassign(slot2)
+	_, changes, err := b.Unassign(officer, slot2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,10 +177,10 @@ func TestReissueOfAnUnverifiedTokenIsRefused(t *testing.T) {
 func TestUndeliveredPutOfTheOldSeedDoesNotHoldUpTheNewOne(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
-	if _, _, err := b.Disable(slot2); err != nil {
+	if _, _, err := b.Disable(officer, slot2); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := b.Enable(slot2); err != nil {
+	if _, _, err := b.Enable(officer, slot2); err != nil {
 		t.Fatal(err)
 	}
 	b.wantOutbox("put/1 assign/1:alice disable/1:alice enable/1:alice")
@@ -225,7 +225,7 @@ func TestReissueOfADisabledTokenIsRefused(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
 	b.deliver()
-	if _, _, err := b.Disable(slot2); err != nil {
+	if _, _, err := b.Disable(officer, slot2); err != nil {
 		t.Fatal(err)
 	}
 	wantRefused(t, b.reissue(t.Context(), slot2, "bob"), "is disabled", "tokendesk enable "+string(slot2))
@@ -241,7 +241,7 @@ func TestReissueIsCalledOffBeforeItSeals(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "resolve --undo") {
 		t.Fatalf("the way out is not named: %v", err)
 	}
-	if err := b.Undo(t.Context(), slot2, b.tell); err != nil {
+	if err := b.Undo(t.Context(), officer, slot2, b.tell); err != nil {
 		t.Fatal(err)
 	}
 	if tok := b.token(slot2); tok.Status != vault.Active || tok.Owner != "" || tok.Generation != 1 {
@@ -263,7 +263,7 @@ func TestResolveLeavesWhatCameInTheMeantime(t *testing.T) {
 	b.key.Insert()
 	b.occupy(slot2, "abcdef", true)
 	before := b.typed(slot2)
-	_, err := b.Resolve(t.Context(), slot2, nil, b.tell)
+	_, err := b.Resolve(t.Context(), officer, slot2, nil, b.tell)
 	if err == nil || !strings.Contains(err.Error(), "was empty when the enroll began") {
 		t.Fatalf("%v", err)
 	}

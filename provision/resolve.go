@@ -9,19 +9,20 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
 )
 
 // Resolve goes on with the unfinished work on a token, from the step it stopped at. Work that stopped at the
 // verification programs the device once more, so that two touches settle it whatever the device holds now; unless
 // codes are given, which the device has typed since it was programmed.
-func (r *Runner) Resolve(ctx context.Context, id device.TokenID, codes []string, tell Tell) ([]vault.Change, error) {
+func (r *Runner) Resolve(ctx context.Context, by audit.Officer, id device.TokenID, codes []string, tell Tell) ([]vault.Change, error) {
 	release, err := r.claim(id)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	w, err := r.load(id, tell)
+	w, err := r.load(by, id, tell)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +42,13 @@ func (r *Runner) Resolve(ctx context.Context, id device.TokenID, codes []string,
 
 // Undo erases what an unfinished enroll has left, on the device and in the vault. Of a reissue that has not sealed
 // a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off.
-func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
+func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, tell Tell) error {
 	release, err := r.claim(id)
 	if err != nil {
 		return err
 	}
 	defer release()
-	w, err := r.load(id, tell)
+	w, err := r.load(by, id, tell)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (r *Runner) Undo(ctx context.Context, id device.TokenID, tell Tell) error {
 		if err := tx.DeleteJob(w.job.ID); err != nil {
 			return err
 		}
-		return tx.DeleteToken(id)
+		return errors.Join(tx.DeleteToken(id), w.record(tx, "undo "+w.job.Kind, w.params.User))
 	})
 	if err != nil {
 		return err
@@ -86,7 +87,7 @@ func (w *work) callOff() error {
 		if t.Status == vault.Limbo || t.Generation == w.params.Generation {
 			return refuse("finish it: tokendesk resolve "+string(t.ID), "this reissue cannot be undone any more: a new seed is sealed for the key")
 		}
-		return tx.DeleteJob(w.job.ID)
+		return errors.Join(tx.DeleteJob(w.job.ID), w.record(tx, "undo "+w.job.Kind, w.params.User))
 	})
 	if err != nil {
 		return err
@@ -126,6 +127,9 @@ func (w *work) erase(ctx context.Context) (erased bool, err error) {
 	return erased, err
 }
 
+// Desk is who finishes interrupted work at start.
+var Desk = audit.Officer{UID: audit.DeskUID, Name: "tokendeskd"}
+
 // Recover finishes, at start, the jobs whose remaining steps need neither a device nor an answer, and says which wait.
 func (r *Runner) Recover(ctx context.Context) error {
 	var jobs []vault.Job
@@ -145,7 +149,7 @@ func (r *Runner) Recover(ctx context.Context) error {
 			r.Log.Warn("unfinished work waits for an officer", "plan", job.Kind, "token", job.Token, "step", plan[job.Step].name, "cure", "tokendesk resolve "+string(job.Token))
 			continue
 		}
-		w, err := r.load(job.Token, func(Progress) {})
+		w, err := r.load(Desk, job.Token, func(Progress) {})
 		if err != nil {
 			return err
 		}
@@ -158,8 +162,8 @@ func (r *Runner) Recover(ctx context.Context) error {
 	return nil
 }
 
-func (r *Runner) load(id device.TokenID, tell Tell) (*work, error) {
-	w := &work{Runner: r, tell: tell}
+func (r *Runner) load(by audit.Officer, id device.TokenID, tell Tell) (*work, error) {
+	w := &work{Runner: r, by: by, tell: tell}
 	err := r.Vault.View(func(tx *vault.Tx) error {
 		job, found, err := tx.JobFor(id)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"tokendesk/provision"
 	"tokendesk/sync/hotpscan"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
 	"tokendesk/vault/vaulttest"
 )
@@ -31,7 +32,7 @@ var (
 	slot2 = device.SlotToken(device.YubiKeyID(serial), 2)
 )
 
-const officer = "olga"
+var officer = audit.Officer{UID: 1000, Name: "olga"}
 
 // bench is a desk with one key: the emulator behind its socket, a vault on disk and a Runner.
 type bench struct {
@@ -79,11 +80,7 @@ func newBenchOf(t testing.TB, serial device.Serial) *bench {
 		}
 	})
 	b.bus = bussocket.New(socket)
-	v, err := vault.Create(b.path, vaulttest.Sealer(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.start(v)
+	b.start(vaulttest.Create(t, b.path))
 	return b
 }
 
@@ -99,10 +96,7 @@ func (b *bench) restart() {
 	if err := b.Vault.Close(); err != nil {
 		b.t.Fatal(err)
 	}
-	v, err := vault.Open(b.path, vaulttest.Sealer(b.t))
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	v := vaulttest.Open(b.t, b.path)
 	if err := v.Check(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -201,7 +195,7 @@ func (b *bench) reissue(ctx context.Context, id device.TokenID, user string) err
 
 func (b *bench) resolve(id device.TokenID) {
 	b.t.Helper()
-	if _, err := b.Resolve(b.t.Context(), id, nil, b.tell); err != nil {
+	if _, err := b.Resolve(b.t.Context(), officer, id, nil, b.tell); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -371,7 +365,7 @@ func (b *bench) wantUnfinished(err error, id device.TokenID, step string, cause 
 		b.t.Errorf("%q does not say how to go on", err)
 	}
 	j, found := b.job(id)
-	if !found || provision.Steps()[j.Kind][j.Step] != step || j.Problem != u.Err.Error() || j.Officer != officer {
+	if !found || provision.Steps()[j.Kind][j.Step] != step || j.Problem != u.Err.Error() || j.Officer != officer.Name {
 		b.t.Errorf("journal: %+v, %v, want step %q, problem %q", j, found, step, u.Err)
 	}
 	if got := provision.Waiting(j); !strings.Contains(got, step) || !strings.Contains(got, j.Problem) {

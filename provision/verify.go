@@ -57,7 +57,12 @@ func (p proof) check(codes []string) (next uint64, ok bool, err error) {
 }
 
 // confirmCodes has a second, independent implementation agree before a token counts as verified.
-func confirmCodes(seed secret.Secret, digits int, counter uint64, codes []string) error {
+func confirmCodes(seed secret.Secret, digits int, counter uint64, codes []string) (err error) {
+	secret.Do(func() { err = confirmAll(seed, digits, counter, codes) }) // the library wants the seed as text, and copies it
+	return err
+}
+
+func confirmAll(seed secret.Secret, digits int, counter uint64, codes []string) error {
 	encoded := base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(seed.Reveal())
 	options := hotp.ValidateOpts{Digits: otp.Digits(digits), Algorithm: otp.AlgorithmSHA1}
 	for i, code := range codes {

@@ -46,7 +46,7 @@ func (o *Outbox) pass(ctx context.Context) (due time.Time, err error) {
 		}
 		tried[a.change.Seq] = true
 		err = o.deliver(ctx, a)
-		if isFinal(ctx, err) {
+		if isFinal(ctx, err) || isUnusable(err) {
 			return time.Time{}, err
 		}
 		if unrecorded == nil {
@@ -58,17 +58,23 @@ func (o *Outbox) pass(ctx context.Context) (due time.Time, err error) {
 
 // isFinal tells errors after which nothing can go on from those that pass, such as a full disk.
 func isFinal(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrClosed))
+}
+
+// isUnusable tells that the vault is locked, or cannot be used before somebody has mended it.
+func isUnusable(err error) bool {
 	var state *vault.StateError
-	return err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrClosed) || errors.As(err, &state))
+	return errors.As(err, &state) && !errors.Is(err, vault.ErrUnanchored)
 }
 
 // deliver applies one entry and records the outcome. It returns an error only if it could not record
 // it, or if ctx ended, which says nothing about the entry.
 func (o *Outbox) deliver(ctx context.Context, a attempt) error {
 	defer a.seed.Wipe()
+	confirmed := a.obsolete == ""
 	log := o.log.With("change", a.change.Seq, "kind", a.change.Kind, "token", a.change.Token, "user", a.change.User)
 	if a.obsolete != "" {
-		err := o.remove(a.change, Observation{})
+		err := o.remove(a.change, confirmed, Observation{})
 		if err == nil {
 			log.Info("dropped an obsolete change", "because", a.obsolete, "generation", a.change.Generation, "parked", a.change.Parked)
 		}
@@ -77,7 +83,7 @@ func (o *Outbox) deliver(ctx context.Context, a attempt) error {
 	seen, err := o.c.Apply(ctx, a.change, a.seed)
 	switch {
 	case err == nil:
-		if err = o.remove(a.change, seen); err == nil {
+		if err = o.remove(a.change, confirmed, seen); err == nil {
 			log.Info("delivered", "counter", seen.Counter, "attempts", a.change.Attempts+1)
 		}
 		return err
@@ -92,7 +98,16 @@ func (o *Outbox) deliver(ctx context.Context, a attempt) error {
 	if !c.Parked {
 		c.NotBefore = time.Now().UTC().Add(o.backoff.pause(c.Attempts))
 	}
-	err = o.v.Update(func(tx *vault.Tx) error { return tx.PutChange(c) })
+	err = o.v.Update(func(tx *vault.Tx) error {
+		if c.Parked {
+			parked := vault.Done(desk, "push "+string(c.Kind), c.Token, c.User)
+			parked.Outcome, parked.Reason = "parked", c.Problem
+			if err := tx.Audit(parked); err != nil {
+				return err
+			}
+		}
+		return tx.PutChange(c)
+	})
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		return nil // removed meanwhile
@@ -105,9 +120,16 @@ func (o *Outbox) deliver(ctx context.Context, a attempt) error {
 }
 
 // remove takes a finished entry out and, in the same transaction, raises the token's counter to what was seen.
-func (o *Outbox) remove(c vault.Change, seen Observation) error {
+func (o *Outbox) remove(c vault.Change, confirmed bool, seen Observation) error {
 	return o.v.Update(func(tx *vault.Tx) error {
 		if err := tx.DeleteChange(c.Seq); err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return err
+		}
+		pushed := vault.Done(desk, "push "+string(c.Kind), c.Token, c.User)
+		if !confirmed {
+			pushed.Outcome = "obsolete"
+		}
+		if err := tx.Audit(pushed); err != nil {
 			return err
 		}
 		t, err := tx.Token(c.Token)

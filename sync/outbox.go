@@ -11,6 +11,7 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 )
 
 // ErrParked is what Wait returns for an entry that waits for an officer.
@@ -51,8 +52,8 @@ func NewOutbox(v *vault.Vault, c Connector, log *slog.Logger, b Backoff) *Outbox
 	return o
 }
 
-// Run delivers whatever is due until ctx ends, and returns its error, or that of a vault which is closed or in
-// a state of no use. It sleeps until Wake or until the next pause is over. What the vault cannot
+// Run delivers whatever is due until ctx ends, and returns its error, or that of a vault which is closed. It sleeps
+// until Wake or until the next pause is over; while the vault is locked or of no use, until Wake. What the vault cannot
 // record, because the disk is full, say, is delivered again after a pause.
 func (o *Outbox) Run(ctx context.Context) error {
 	failures := 0
@@ -61,6 +62,8 @@ func (o *Outbox) Run(ctx context.Context) error {
 		switch {
 		case isFinal(ctx, err):
 			return err
+		case isUnusable(err):
+			due, failures = time.Time{}, 0
 		case err != nil:
 			failures++
 			pause := o.backoff.pause(failures)
@@ -152,7 +155,7 @@ func (o *Outbox) Hurry(ctx context.Context, seq uint64) error {
 }
 
 // Retry takes an entry out of its parking place or its pause and has it tried at once.
-func (o *Outbox) Retry(seq uint64) error {
+func (o *Outbox) Retry(by audit.Officer, seq uint64) error {
 	err := o.v.Update(func(tx *vault.Tx) error {
 		c, found, err := find(tx, seq)
 		if err != nil {
@@ -162,7 +165,7 @@ func (o *Outbox) Retry(seq uint64) error {
 			return vault.ErrNotFound
 		}
 		c.Parked, c.Problem, c.Attempts, c.NotBefore = false, "", 0, time.Time{}
-		return tx.PutChange(c)
+		return errors.Join(tx.PutChange(c), tx.Audit(vault.Done(by, "retry "+string(c.Kind), c.Token, c.User)))
 	})
 	if err != nil {
 		return fmt.Errorf("cannot retry change %d: %w", seq, err)
@@ -196,6 +199,9 @@ func (o *Outbox) Observe(ctx context.Context, id device.TokenID) (base uint64, s
 	}
 	return base, seen, nil
 }
+
+// desk is who delivers.
+var desk = audit.Officer{UID: audit.DeskUID, Name: "tokendeskd"}
 
 func find(tx *vault.Tx, seq uint64) (vault.Change, bool, error) {
 	changes, err := tx.Changes()

@@ -24,6 +24,7 @@ import (
 	"tokendesk/sync/openldap"
 	"tokendesk/sync/synctest"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
 	"tokendesk/vault/vaulttest"
 )
@@ -46,6 +47,8 @@ type office struct {
 }
 
 var quick = syncer.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond}
+
+var officer = audit.Officer{UID: 1000, Name: "olga"}
 
 func open(t *testing.T, b syncer.Backoff) *office {
 	t.Helper()
@@ -290,7 +293,7 @@ func TestBackoffSurvivesRestart(t *testing.T) {
 	if left := f.left(); len(left) != 1 {
 		t.Fatalf("left: %v", left)
 	}
-	if err := f.o.Retry(f.left()[0]); err != nil { // until somebody asks for it
+	if err := f.o.Retry(officer, f.left()[0]); err != nil { // until somebody asks for it
 		t.Fatal(err)
 	}
 	if err := f.wait(1); err != nil {
@@ -330,13 +333,13 @@ func TestRefusedIsParkedAndHoldsBackItsTokenOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.o.Retry(refused); err != nil {
+	if err := f.o.Retry(officer, refused); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.wait(behind); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.o.Retry(refused); !errors.Is(err, vault.ErrNotFound) {
+	if err := f.o.Retry(officer, refused); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("retrying what is gone: %v", err)
 	}
 }
@@ -429,6 +432,31 @@ func TestRunEndsWithItsVault(t *testing.T) {
 	}
 	if err := f.o.Run(t.Context()); !errors.Is(err, vault.ErrClosed) {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// While the vault is locked nothing is delivered; what waits is, once it is open and somebody says so.
+func TestRunSleepsWhileLocked(t *testing.T) {
+	f := open(t, quick)
+	f.enroll(tokenA, 1, 7)
+	seq := f.enqueue(vault.Put, tokenA, "", 1, 7)
+	if err := f.v.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	f.run()
+	f.o.Wake()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var state *vault.StateError
+	if err := f.o.Wait(ctx, seq); !errors.As(err, &state) || state.State != vault.StateLocked {
+		t.Errorf("Wait: %v", err)
+	}
+	if err := f.v.Unlock(secret.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	f.o.Wake()
+	if err := f.o.Wait(t.Context(), seq); err != nil {
+		t.Error(err)
 	}
 }
 

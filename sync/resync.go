@@ -9,6 +9,7 @@ import (
 	"tokendesk/device"
 	"tokendesk/sync/hotpscan"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
 )
 
@@ -37,6 +38,7 @@ func (e *MissError) Error() string {
 // Attempt is one try to place captured codes of one token. It holds the seed until Close.
 type Attempt struct {
 	vault *vault.Vault
+	by    audit.Officer
 	token vault.Token
 	seed  secret.Secret
 	base  uint64 // next moving factor: the greater one of vault and central service
@@ -44,9 +46,9 @@ type Attempt struct {
 }
 
 // Begin reads what is known of a token here and, if the central service answers, there.
-func (o *Outbox) Begin(ctx context.Context, id device.TokenID) (*Attempt, error) {
+func (o *Outbox) Begin(ctx context.Context, by audit.Officer, id device.TokenID) (*Attempt, error) {
 	base, _, err := o.Observe(ctx, id)
-	a := &Attempt{vault: o.v, base: base}
+	a := &Attempt{vault: o.v, by: by, base: base}
 	if err != nil {
 		if errors.Is(err, vault.ErrNotFound) {
 			return nil, err
@@ -72,7 +74,11 @@ func (a *Attempt) Close() { a.seed.Wipe() }
 
 // Test takes one code. On success that counter value is consumed, here and, by the outbox, centrally.
 func (a *Attempt) Test(code string) (vault.Change, error) {
-	return a.take([]string{code}, TestWindow, "if the token is the right one, resync it with two consecutive codes")
+	if a.token.Stale {
+		return vault.Change{}, &MissError{a.token.ID, "the vault was restored from a backup since its counter was known",
+			"resync it first, with two consecutive codes: tokendesk resync " + string(a.token.ID)}
+	}
+	return a.take("test", []string{code}, TestWindow, "if the token is the right one, resync it with two consecutive codes")
 }
 
 // Resync takes two or three consecutive codes, oldest first. The seed stays, the counter moves behind them.
@@ -80,7 +86,7 @@ func (a *Attempt) Resync(codes []string) (vault.Change, error) {
 	if len(codes) < 2 || len(codes) > 3 {
 		return vault.Change{}, &MissError{a.token.ID, "a resync takes two or three consecutive codes", ""}
 	}
-	return a.take(codes, ResyncWindow, "")
+	return a.take("resync", codes, ResyncWindow, "")
 }
 
 // ResyncLast tries the last two of the codes captured so far; false if they do not fit yet.
@@ -95,7 +101,7 @@ func (a *Attempt) ResyncLast(codes []string) (c vault.Change, ok bool, err error
 	return c, err == nil, err
 }
 
-func (a *Attempt) take(codes []string, window int, next string) (c vault.Change, err error) {
+func (a *Attempt) take(action string, codes []string, window int, next string) (c vault.Change, err error) {
 	n, found := hotpscan.Search(a.seed, a.token.Digits, a.base, window, codes)
 	if !found {
 		miss := ExplainMiss(a.seed, a.token.Digits, a.base, window, codes)
@@ -114,11 +120,14 @@ func (a *Attempt) take(codes []string, window int, next string) (c vault.Change,
 		if t.Generation != a.token.Generation || t.Counter > n {
 			return &MissError{t.ID, "the token changed while its codes were being checked", "repeat with new codes"}
 		}
-		t.Counter, t.LastUsed = n+uint64(len(codes)), time.Now().UTC()
+		t.Counter, t.LastUsed, t.Stale = n+uint64(len(codes)), time.Now().UTC(), false
 		if err := tx.PutToken(t); err != nil {
 			return err
 		}
 		a.token, a.base = t, t.Counter
+		if err := tx.Audit(vault.Done(a.by, action, t.ID, t.Owner)); err != nil {
+			return err
+		}
 		c, err = tx.Enqueue(vault.Change{
 			Kind: vault.Advance, Token: t.ID, User: t.Owner, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits,
 		})

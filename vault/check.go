@@ -3,121 +3,109 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"go.etcd.io/bbolt"
 
 	"tokendesk/device"
+	"tokendesk/vault/audit"
 )
 
-// Check verifies the whole vault: the file's structure, that every record authenticates and every secret opens, that
-// every seed, access code, job and change belongs to a token that is there, that a token's own seed and those of
-// changes that carry one are there, and that nothing else is in the file. It holds off writers meanwhile.
+// Check verifies the whole vault, as Unlock does, and beyond that its meaning: that every seed, access code, job and
+// change belongs to a token that is there, that a token's own seed and those of changes that carry one are there, that the
+// index says of every token what it is, and that the audit trail is one chain. It holds off writers meanwhile.
 func (v *Vault) Check() error {
-	v.open.RLock()
-	defer v.open.RUnlock()
 	v.writer.Lock()
 	defer v.writer.Unlock()
-	tx, err := v.begin(false)
+	s, leave, err := v.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := s.verify(); err != nil {
+		return err
+	}
+	meta, err := s.readMeta()
+	if err != nil {
+		return err
+	}
+	if err := authenticate(meta[keyHeader], s.root); err != nil {
+		return err
+	}
+	tx, err := s.begin(false)
 	if err != nil {
 		return err
 	}
 	defer tx.rollback()
-	if err := v.checkFile(); err != nil {
-		return err
+	if err := tx.checkContents(); err != nil {
+		return corruptUnlessNamed(err)
 	}
-	encoded, err := tx.get(bucketMeta, []byte(keyHeader))
-	if err != nil {
-		return err
-	}
-	if _, err := decodeHeader(encoded); err != nil {
-		return err
-	}
-	if err := authenticate(encoded, v.keys); err != nil {
-		return err
-	}
-	return corruptOrNil(errors.Join(tx.checkNames(), tx.checkContents()))
+	return nil
 }
 
-func corruptOrNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return corruptUnlessNamed(err)
-}
-
-// checkNames looks for buckets and entries that the vault does not write.
-func (tx *Tx) checkNames() error {
-	known := map[string]bool{}
-	for _, name := range buckets {
-		known[name] = true
-	}
-	err := tx.v.guard(func() error {
-		return tx.bolt.ForEach(func(name []byte, _ *bbolt.Bucket) error {
-			if !known[string(name)] {
-				return fmt.Errorf("there is an unknown bucket %q", name)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	return tx.scan(bucketMeta, nil, nil, func(p pair) (bool, error) {
-		switch string(p.key) {
-		case keyHeader:
-			return true, nil
-		case keySequence:
-			var s sequence
-			return true, tx.open(bucketMeta, p.key, p.val, &s)
-		}
-		return false, fmt.Errorf("there is an unknown entry %q in %s", p.key, bucketMeta)
-	})
-}
-
-// checkContents reads every record and secret, and settles every token that any of them names.
+// checkContents reads every record and secret, and settles every token that any of them names. It keeps no list of them.
 func (tx *Tx) checkContents() error {
-	if err := tx.checkTokens(); err != nil {
-		return err
+	c := &contents{Tx: tx, counts: map[string]int{}}
+	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkIndex, tx.checkTrail} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
-	if err := tx.checkSecrets(); err != nil {
-		return err
-	}
-	if err := tx.checkNumbered(); err != nil {
-		return err
-	}
-	return tx.settle()
+	return nil
 }
 
-func (tx *Tx) checkTokens() error {
-	return tx.scan(bucketTokens, nil, nil, func(p pair) (bool, error) {
+// contents is what a check has seen.
+type contents struct {
+	*Tx
+	counts  map[string]int
+	indexed int // entries of the index
+}
+
+// checkTrail checks that the audit trail is one chain that ends where the ledger says.
+func (tx *Tx) checkTrail() error {
+	at := audit.Genesis(tx.s.header().Trail, tx.s.header().AuditKey)
+	err := tx.Acts(1, func(e audit.Entry) (bool, error) {
+		err := e.Follows(at)
+		at = e.Point()
+		return err == nil, err
+	})
+	if err == nil && at != tx.ledger.Trail && tx.ledger.Trail.Seq != 0 {
+		err = fmt.Errorf("the audit trail ends at entry %d, not at %d", at.Seq, tx.ledger.Trail.Seq)
+	}
+	return err
+}
+
+func (c *contents) checkTokens() error {
+	return c.scan(bucketTokens, nil, nil, func(p pair) (bool, error) {
 		var t Token
-		if err := tx.open(bucketTokens, p.key, p.val, &t); err != nil {
+		if err := c.open(bucketTokens, p.key, p.val, &t); err != nil {
 			return false, err
 		}
 		if string(t.ID) != string(p.key) {
-			return false, tx.refuse(bucketTokens, p.key, fmt.Errorf("it says it is %q", t.ID))
+			return false, c.refuse(bucketTokens, p.key, fmt.Errorf("it says it is %q", t.ID))
 		}
-		tx.touch(t.ID)
-		return true, nil
+		return true, errors.Join(c.expect(&t), c.settleToken(t.ID, &t))
 	})
 }
 
-func (tx *Tx) checkSecrets() error {
+func (c *contents) checkSecrets() error {
 	for _, bucket := range []string{bucketSeeds, bucketCodes} {
-		err := tx.scan(bucket, nil, nil, func(p pair) (bool, error) {
-			s, err := tx.v.keys.decodeSecret(bucket, p.key, p.val)
-			if err != nil {
-				return false, tx.refuse(bucket, p.key, err)
+		var last device.TokenID
+		err := c.scan(bucket, nil, nil, func(p pair) (_ bool, err error) {
+			if err := c.coder.checkSecret(bucket, p.key, p.val); err != nil {
+				return false, c.refuse(bucket, p.key, err)
 			}
-			s.Wipe()
 			id := device.TokenID(p.key)
 			if bucket == bucketSeeds {
 				if id, _, err = parseSeedKey(p.key); err != nil {
-					return false, tx.refuse(bucket, p.key, err)
+					return false, c.refuse(bucket, p.key, err)
 				}
 			}
-			tx.touch(id)
-			return true, nil
+			if id == last {
+				return true, nil
+			}
+			last = id
+			return true, c.settleToken(id, nil)
 		})
 		if err != nil {
 			return err
@@ -126,95 +114,122 @@ func (tx *Tx) checkSecrets() error {
 	return nil
 }
 
-// checkNumbered checks that jobs and changes stand under their own numbers, and that those were given out.
-func (tx *Tx) checkNumbered() error {
-	var last sequence
-	if _, err := tx.load(bucketMeta, []byte(keySequence), &last); err != nil {
-		return err
-	}
-	busy := map[device.TokenID]uint64{}
-	err := tx.scan(bucketJobs, nil, nil, func(p pair) (bool, error) {
+// checkJobs checks that jobs stand under their own numbers, that those were given out, and that no token is in two.
+func (c *contents) checkJobs() error {
+	return c.scan(bucketJobs, nil, nil, func(p pair) (bool, error) {
 		var j Job
-		if err := tx.open(bucketJobs, p.key, p.val, &j); err != nil {
+		if err := c.open(bucketJobs, p.key, p.val, &j); err != nil {
 			return false, err
 		}
-		if string(numberKey(j.ID)) != string(p.key) || j.ID == 0 || j.ID > last.Job {
-			return false, tx.refuse(bucketJobs, p.key, fmt.Errorf("its number %d was never given out", j.ID))
+		if string(numberKey(j.ID)) != string(p.key) || j.ID == 0 || j.ID > c.ledger.Job {
+			return false, c.refuse(bucketJobs, p.key, fmt.Errorf("its number %d was never given out", j.ID))
 		}
-		if other, ok := busy[j.Token]; ok {
-			return false, fmt.Errorf("token %s is in two jobs, %d and %d", j.Token, other, j.ID)
+		if err := c.expect(&j); err != nil {
+			return false, err
 		}
-		busy[j.Token] = j.ID
-		tx.touch(j.Token)
-		return true, nil
+		if other, _, err := c.JobFor(j.Token); err != nil {
+			return false, err
+		} else if other.ID != j.ID {
+			return false, fmt.Errorf("token %s is in two jobs, %d and %d", j.Token, other.ID, j.ID)
+		}
+		return true, c.settleToken(j.Token, nil)
 	})
-	if err != nil {
-		return err
+}
+
+// checkChanges checks that changes stand under their own numbers, and that those were given out.
+func (c *contents) checkChanges() error {
+	return c.scan(bucketOutbox, nil, nil, func(p pair) (bool, error) {
+		var x Change
+		if err := c.open(bucketOutbox, p.key, p.val, &x); err != nil {
+			return false, err
+		}
+		if string(numberKey(x.Seq)) != string(p.key) || x.Seq == 0 || x.Seq > c.ledger.Change {
+			return false, c.refuse(bucketOutbox, p.key, fmt.Errorf("its number %d was never given out", x.Seq))
+		}
+		return true, errors.Join(c.expect(&x), c.settleChange(x))
+	})
+}
+
+// expect checks that the index has all entries of a token, job or change, and counts them.
+func (c *contents) expect(x indexed) error {
+	tallyIn(c.counts, x, 1)
+	for _, k := range x.indexKeys() {
+		c.indexed++
+		if val, err := c.get(bucketIndex, k); err != nil {
+			return err
+		} else if val == nil {
+			return fmt.Errorf("the entry %q in %s is missing", k, bucketIndex)
+		}
 	}
-	return tx.scan(bucketOutbox, nil, nil, func(p pair) (bool, error) {
-		var c Change
-		if err := tx.open(bucketOutbox, p.key, p.val, &c); err != nil {
-			return false, err
-		}
-		if string(numberKey(c.Seq)) != string(p.key) || c.Seq == 0 || c.Seq > last.Change {
-			return false, tx.refuse(bucketOutbox, p.key, fmt.Errorf("its number %d was never given out", c.Seq))
-		}
-		tx.touch(c.Token)
-		return true, nil
+	return nil
+}
+
+// checkIndex checks that the index has no other entries than those that were expected, and that the counts are right.
+func (c *contents) checkIndex() error {
+	there := 0
+	err := c.with(bucketIndex, func(b *bbolt.Bucket) error {
+		return b.ForEach(func(_, _ []byte) error { there++; return nil })
 	})
+	if err == nil && there != c.indexed {
+		err = fmt.Errorf("the index has %d entries, and should have %d", there, c.indexed)
+	}
+	if err == nil && !maps.Equal(c.counts, c.ledger.Counts) {
+		err = fmt.Errorf("there are %v, and the ledger counts %v", c.counts, c.ledger.Counts)
+	}
+	return err
 }
 
 // settle checks that what the transaction leaves behind refers to what exists, for the tokens it has touched.
 func (tx *Tx) settle() error {
-	if len(tx.touched) == 0 {
-		return nil
-	}
-	jobs, err := tx.Jobs()
-	if err != nil {
-		return err
-	}
-	changes, err := tx.Changes()
-	if err != nil {
-		return err
-	}
-	for id := range tx.touched {
-		t, err := tx.Token(id)
-		gone := errors.Is(err, ErrNotFound)
-		if err != nil && !gone {
+	for id, t := range tx.touched {
+		if err := tx.settleToken(id, t); err != nil {
 			return err
 		}
-		if gone {
-			if err := tx.unreferenced(id); err != nil {
-				return err
-			}
-		} else if t.Generation > 0 {
-			if err := tx.needSeed(id, t.Generation, "the token is at this generation"); err != nil {
-				return err
-			}
-		}
-		for _, j := range jobs {
-			if gone && j.Token == id {
-				return fmt.Errorf("job %d (%s) is for token %s, which does not exist", j.ID, j.Kind, id)
-			}
+		changes, err := tx.ChangesOf(id)
+		if err != nil {
+			return err
 		}
 		for _, c := range changes {
-			if c.Token != id {
-				continue
-			}
-			if gone {
-				return fmt.Errorf("change %d (%s) is of token %s, which does not exist", c.Seq, c.Kind, id)
-			}
-			if c.Kind == Put || c.Kind == Enable {
-				if err := tx.needSeed(id, c.Generation, fmt.Sprintf("change %d (%s) carries it", c.Seq, c.Kind)); err != nil {
-					return err
-				}
+			if err := tx.settleChange(c); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// unreferenced checks that a token which is not there has left no secrets.
+// settleToken is settle for a token and its secrets; t is nil if it is to be looked up.
+func (tx *Tx) settleToken(id device.TokenID, t *Token) error {
+	if t == nil {
+		found, err := tx.Token(id)
+		if errors.Is(err, ErrNotFound) {
+			return tx.unreferenced(id)
+		}
+		if err != nil {
+			return err
+		}
+		t = &found
+	}
+	if t.Generation == 0 {
+		return nil
+	}
+	return tx.needSeed(id, t.Generation, "the token is at this generation")
+}
+
+func (tx *Tx) settleChange(c Change) error {
+	val, err := tx.get(bucketTokens, []byte(c.Token))
+	switch {
+	case err != nil:
+		return err
+	case val == nil:
+		return fmt.Errorf("change %d (%s) is of token %s, which does not exist", c.Seq, c.Kind, c.Token)
+	case c.Kind == Put || c.Kind == Enable:
+		return tx.needSeed(c.Token, c.Generation, fmt.Sprintf("change %d (%s) carries it", c.Seq, c.Kind))
+	}
+	return nil
+}
+
+// unreferenced checks that a token which is not there has left no secrets and no job.
 func (tx *Tx) unreferenced(id device.TokenID) error {
 	gens, err := tx.Generations(id)
 	if err != nil {
@@ -224,8 +239,15 @@ func (tx *Tx) unreferenced(id device.TokenID) error {
 		return fmt.Errorf("seed %d is of token %s, which does not exist", gens[0], id)
 	}
 	code, err := tx.get(bucketCodes, []byte(id))
-	if err == nil && code != nil {
-		err = fmt.Errorf("an access code is of token %s, which does not exist", id)
+	if err != nil {
+		return err
+	}
+	if code != nil {
+		return fmt.Errorf("an access code is of token %s, which does not exist", id)
+	}
+	j, ok, err := tx.JobFor(id)
+	if err == nil && ok {
+		err = fmt.Errorf("job %d (%s) is for token %s, which does not exist", j.ID, j.Kind, id)
 	}
 	return err
 }

@@ -1,91 +1,139 @@
 package vault
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 
 	"tokendesk/vault/secret"
 )
 
-// A stored value is its schema (1 byte), the data key version (4 bytes, big endian) and a body:
-// for records an HMAC and readable JSON, for secrets an AES-256-GCM nonce, ciphertext and tag.
+// A stored value is its schema (1 byte), the data key version (4 bytes, big endian), the record version (8 bytes), a
+// nonce (12 bytes), a body and the tag of AES-256-GCM (16 bytes). A record's body is readable JSON, which the tag
+// authenticates; a secret's is ciphertext. Both are bound to vault, bucket, key and all that stands before the nonce.
 const (
-	schema     = 1
-	prefixSize = 1 + 4
+	schema     = 2
+	prefixSize = 1 + 4 + 8
+	bodyAt     = prefixSize + nonceSize
+	minValue   = bodyAt + tagSize
 )
 
 var errShort = errors.New("it is too short")
 
-type value struct {
-	schema byte
-	dek    uint32
-	body   []byte
+// coder encodes and decodes values with a keyring. It is used by one goroutine.
+type coder struct {
+	*keyring
+	aad          []byte
+	kind, bucket string // what the first bytes of aad are for
+	framed       int    // how many those are
+	scratch      []byte
 }
 
-func splitValue(b []byte) (value, error) {
-	if len(b) < prefixSize {
-		return value{}, errShort
+const (
+	kindRecord = "record"
+	kindSecret = "secret"
+)
+
+// context begins the additional data for a value: what it is bound to.
+func (c *coder) context(kind, bucket string, key, prefix []byte) {
+	if c.kind != kind || c.bucket != bucket {
+		c.aad = c.aad[:0]
+		for _, p := range [...]string{kind, c.vault, bucket} {
+			c.aad = append(binary.BigEndian.AppendUint64(c.aad, uint64(len(p))), p...)
+		}
+		c.kind, c.bucket, c.framed = kind, bucket, len(c.aad)
 	}
-	return value{b[0], binary.BigEndian.Uint32(b[1:]), b[prefixSize:]}, nil
+	c.aad = binary.BigEndian.AppendUint64(c.aad[:c.framed], uint64(len(key)))
+	c.aad = append(append(c.aad, key...), prefix...)
 }
 
-func prefix(dek uint32) []byte { return binary.BigEndian.AppendUint32([]byte{schema}, dek) }
-
-// context is what a value is bound to: it opens nowhere else.
-func (r *keyring) context(kind, bucket string, key []byte, v value) []byte {
-	return frame(kind, r.vault, bucket, key, uint32(v.schema), v.dek)
+func (c *coder) start(version uint64, size int) []byte {
+	out := make([]byte, bodyAt, minValue+size)
+	out[0] = schema
+	binary.BigEndian.PutUint32(out[1:], c.version)
+	binary.BigEndian.PutUint64(out[5:], version)
+	rand.Read(out[prefixSize:])
+	return out
 }
 
 // encodeRecord authenticates a record's JSON.
-func (r *keyring) encodeRecord(bucket string, key, json []byte) []byte {
-	v := value{schema: schema, dek: r.current}
-	m := mac(r.keys[v.dek].record, r.context("record", bucket, key, v), json)
-	return append(append(prefix(v.dek), m...), json...)
-}
-
-// decodeRecord returns a record's JSON, which it checks first.
-func (r *keyring) decodeRecord(bucket string, key, b []byte) ([]byte, error) {
-	v, err := splitValue(b)
-	if err != nil {
-		return nil, err
-	}
-	if len(v.body) < sha256.Size {
-		return nil, errShort
-	}
-	k, ok := r.keys[v.dek]
-	sum, json := v.body[:sha256.Size], v.body[sha256.Size:]
-	if !ok || !hmac.Equal(sum, mac(k.record, r.context("record", bucket, key, v), json)) {
-		return nil, errUnauthentic
-	}
-	if v.schema > schema {
-		return nil, newer("a record", uint32(v.schema), schema)
-	}
-	return json, nil
+func (c *coder) encodeRecord(bucket string, key []byte, version uint64, json []byte) []byte {
+	out := append(c.start(version, len(json)), json...)
+	c.context(kindRecord, bucket, key, out[:prefixSize])
+	c.aad = append(c.aad, json...)
+	return c.record.Seal(out, out[prefixSize:bodyAt], nil, c.aad)
 }
 
 // encodeSecret seals a secret.
-func (r *keyring) encodeSecret(bucket string, key []byte, s secret.Secret) ([]byte, error) {
-	v := value{schema: schema, dek: r.current}
-	sealed, err := encrypt(r.keys[v.dek].secret, s.Reveal(), r.context("secret", bucket, key, v))
-	return append(prefix(v.dek), sealed...), err
+func (c *coder) encodeSecret(bucket string, key []byte, version uint64, s secret.Secret) []byte {
+	out := c.start(version, s.Len())
+	c.context(kindSecret, bucket, key, out[:prefixSize])
+	return c.secret.Seal(out, out[prefixSize:bodyAt], s.Reveal(), c.aad)
+}
+
+// check refuses what cannot be a value under these keys.
+func (c *coder) check(b []byte) error {
+	switch {
+	case len(b) < minValue:
+		return errShort
+	case binary.BigEndian.Uint32(b[1:]) != c.version:
+		return errUnauthentic
+	}
+	return nil
+}
+
+// newerSchema is asked only of what has authenticated.
+func newerSchema(what string, b []byte) error {
+	if b[0] > schema {
+		return newer(what, uint32(b[0]), schema)
+	}
+	return nil
+}
+
+// decodeRecord returns a record's JSON, a part of b, which it checks first.
+func (c *coder) decodeRecord(bucket string, key, b []byte) ([]byte, error) {
+	if err := c.check(b); err != nil {
+		return nil, err
+	}
+	json, tag := b[bodyAt:len(b)-tagSize], b[len(b)-tagSize:]
+	c.context(kindRecord, bucket, key, b[:prefixSize])
+	c.aad = append(c.aad, json...)
+	if _, err := c.record.Open(nil, b[prefixSize:bodyAt], tag, c.aad); err != nil {
+		return nil, errUnauthentic
+	}
+	return json, newerSchema("a record", b)
 }
 
 // decodeSecret opens a secret.
-func (r *keyring) decodeSecret(bucket string, key, b []byte) (secret.Secret, error) {
-	v, err := splitValue(b)
+func (c *coder) decodeSecret(bucket string, key, b []byte) (secret.Secret, error) {
+	if len(b) <= minValue { // no secret is empty
+		return secret.Secret{}, errShort
+	}
+	return secret.Make(len(b)-minValue, func(out []byte) error {
+		_, err := c.openSecret(out[:0], bucket, key, b)
+		return err
+	})
+}
+
+// checkSecret checks that a secret opens, and keeps nothing of it.
+func (c *coder) checkSecret(bucket string, key, b []byte) error {
+	if need := len(b) - minValue; cap(c.scratch) < need {
+		c.scratch = make([]byte, 0, max(256, need))
+	}
+	plain, err := c.openSecret(c.scratch, bucket, key, b)
+	clear(plain)
+	return err
+}
+
+// openSecret appends a secret to dst.
+func (c *coder) openSecret(dst []byte, bucket string, key, b []byte) ([]byte, error) {
+	if err := c.check(b); err != nil {
+		return nil, err
+	}
+	c.context(kindSecret, bucket, key, b[:prefixSize])
+	plain, err := c.secret.Open(dst, b[prefixSize:bodyAt], b[bodyAt:], c.aad)
 	if err != nil {
-		return secret.Secret{}, err
+		return nil, errUnauthentic
 	}
-	k, ok := r.keys[v.dek]
-	if !ok {
-		return secret.Secret{}, errUnauthentic
-	}
-	s, err := decrypt(k.secret, v.body, r.context("secret", bucket, key, v))
-	if err == nil && v.schema > schema {
-		s.Wipe()
-		return secret.Secret{}, newer("a secret", uint32(v.schema), schema)
-	}
-	return s, err
+	return plain, newerSchema("a secret", b)
 }

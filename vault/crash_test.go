@@ -16,7 +16,6 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
-	"tokendesk/vault/passseal"
 	"tokendesk/vault/secret"
 	"tokendesk/vault/vaulttest"
 )
@@ -52,12 +51,16 @@ func child(t *testing.T, role, path string) *exec.Cmd {
 	return cmd
 }
 
-func childVault(path string) (*vault.Vault, error) {
-	s, err := passseal.NewWithParams(secret.New([]byte(vaulttest.Passphrase)), passseal.MinimumParams())
-	if err != nil {
-		return nil, err
+// childVault opens a vault of another process.
+func childVault(path string) (*vault.Vault, error) { return openWith(path, vaulttest.Sealer) }
+
+func forChildren(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "vault")
+	if err := vault.At(path, vaulttest.Sealer).Init(vaulttest.Setup(secret.Secret{})); err != nil {
+		t.Fatal(err)
 	}
-	return vault.Open(path, s)
+	return path
 }
 
 func numbered(i int) device.TokenID { return device.SlotToken(device.YubiKeyID(device.Serial(i)), 1) }
@@ -99,16 +102,9 @@ func writer(path string) error {
 func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 	for _, until := range []int{0, 1, 7, 40, 133} {
 		t.Run(strconv.Itoa(until), func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "vault")
-			v, err := vault.Create(path, vaulttest.Sealer(t))
-			if err == nil {
-				err = v.Close()
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			path := forChildren(t)
 			last := runUntil(t, path, until)
-			v = reopen(t, path)
+			v := reopenWith(t, path, vaulttest.Sealer)
 			if err := v.Check(); err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +122,7 @@ func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 						t.Errorf("seed %d: %v", i, err)
 					}
 				}
-				tokens, err := tx.Tokens(vault.Filter{})
+				tokens, _, err := tx.Tokens(vault.Filter{})
 				changes, cerr := tx.Changes()
 				// One transaction may have been committed and not been told; none may be there in part.
 				if n := len(tokens); n != len(changes) || n < last+1 || n > last+2 {
@@ -219,7 +215,7 @@ func diskFull(path string) error {
 // whole checks that n transactions are there and no more.
 func whole(v *vault.Vault, n int) error {
 	return errors.Join(v.Check(), v.View(func(tx *vault.Tx) error {
-		tokens, err := tx.Tokens(vault.Filter{})
+		tokens, _, err := tx.Tokens(vault.Filter{})
 		if err == nil && len(tokens) != n {
 			err = fmt.Errorf("%d tokens after %d transactions", len(tokens), n)
 		}
@@ -228,14 +224,7 @@ func whole(v *vault.Vault, n int) error {
 }
 
 func TestDiskFullLosesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "vault")
-	v, err := vault.Create(path, vaulttest.Sealer(t))
-	if err == nil {
-		err = v.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := forChildren(t)
 	out, err := child(t, "disk full", path).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +233,7 @@ func TestDiskFullLosesNothing(t *testing.T) {
 	if err != nil || n < 2 {
 		t.Fatalf("the child said %q", out)
 	}
-	if err := whole(reopen(t, path), n); err != nil {
+	if err := whole(reopenWith(t, path, vaulttest.Sealer), n); err != nil {
 		t.Error(err)
 	}
 }

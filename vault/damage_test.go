@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.etcd.io/bbolt"
 
 	"tokendesk/device"
 	"tokendesk/vault"
-	"tokendesk/vault/vaulttest"
+	"tokendesk/vault/secret"
 )
 
 // raw changes a vault's file behind its back.
@@ -32,7 +33,7 @@ func raw(t *testing.T, path string, fn func(*bbolt.Tx) error) {
 // contents renders all that a vault gives out, or the first error.
 func contents(v *vault.Vault) (out string, err error) {
 	err = v.View(func(tx *vault.Tx) error {
-		tokens, err := tx.Tokens(vault.Filter{})
+		tokens, _, err := tx.Tokens(vault.Filter{})
 		if err != nil {
 			return err
 		}
@@ -74,12 +75,12 @@ func named(err error) bool {
 
 // Whatever byte is flipped: a named state, or everything is right and goes on working.
 func TestFlippedBytes(t *testing.T) {
-	path := filled(t, 8)
+	path := filled(t, 20)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := vault.Open(path, vaulttest.Sealer(t))
+	v, err := open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,17 +115,18 @@ func damageAt(whole []byte) (positions []int) {
 		if bytes.Count(whole[page:page+4096], []byte{0}) == 4096 {
 			continue
 		}
-		for _, at := range []int{0, 7, 8, 9, 10, 11, 12, 15, 16, 20, 24, 28, 30, 32, 40, 48, 56, 64, 72, 79} {
+		for at := range 80 { // header and the start of the element table, or of the meta page's fields
 			positions = append(positions, page+at)
 		}
 	}
+	headers := len(positions)
 	var filled []int
 	for at, b := range whole {
 		if b != 0 {
 			filled = append(filled, at)
 		}
 	}
-	for i := 0; i < len(filled); i += max(1, len(filled)/200) {
+	for i := 0; i < len(filled); i += max(1, len(filled)/headers) {
 		positions = append(positions, filled[i])
 	}
 	return positions
@@ -132,7 +134,7 @@ func damageAt(whole []byte) (positions []int) {
 
 // openDamaged returns the error with which a vault is refused. It fails the test for wrong contents.
 func openDamaged(t *testing.T, file, want string) error {
-	v, err := vault.Open(file, vaulttest.Sealer(t))
+	v, err := open(file)
 	if err != nil {
 		return err
 	}
@@ -171,7 +173,7 @@ func TestTruncatedFile(t *testing.T) {
 		if err := os.WriteFile(file, whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := vault.Open(file, vaulttest.Sealer(t))
+		_, err := open(file)
 		wantState(t, err, vault.StateCorrupt, "")
 	}
 }
@@ -179,7 +181,7 @@ func TestTruncatedFile(t *testing.T) {
 // Pages that vanish under an open vault make the kernel send a signal, not an error.
 func TestFileCutShortWhileOpen(t *testing.T) {
 	path := filled(t, 8)
-	v, err := vault.Open(path, vaulttest.Sealer(t))
+	v, err := open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +198,7 @@ func TestFileCutShortWhileOpen(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Error(err)
 	}
-	_, err = vault.Open(path, vaulttest.Sealer(t)) // and not in-use
+	_, err = open(path) // and not in-use
 	wantState(t, err, vault.StateCorrupt, path)
 }
 
@@ -245,60 +247,125 @@ func TestSplicedRecordsAreRefused(t *testing.T) {
 	})
 }
 
-func refusesRecords(t *testing.T, path string) {
-	t.Helper()
-	v, err := vault.Open(path, vaulttest.Sealer(t))
-	if err != nil {
+// Each of these is genuine, and from another moment than the rest of the file.
+func TestOlderPartsAreRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vault")
+	v := created(t, path)
+	counted := func(n uint64) {
+		update(t, v, func(tx *vault.Tx) error {
+			tok, err := tx.Token(alice)
+			tok.Counter = n
+			_, qerr := tx.Enqueue(vault.Change{Kind: vault.Advance, Token: alice, Generation: 1})
+			return errors.Join(err, tx.PutToken(tok), qerr)
+		})
+	}
+	update(t, v, func(tx *vault.Tx) error { return put(tx, alice, []byte("s")) })
+	for n := range uint64(40) { // so that it has some pages
+		counted(n)
+	}
+	if err := v.Lock(); err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
-	_, err = contents(v)
-	wantState(t, err, vault.StateCorrupt, "behind the vault's back")
-	wantState(t, v.Check(), vault.StateCorrupt, "behind the vault's back")
+	older := copyOf(t, path)
+	values := map[string][]byte{}
+	raw(t, path, func(tx *bbolt.Tx) error {
+		for _, at := range [][2]string{{"tokens", string(alice)}, {"meta", "header"}, {"meta", "ledger"}} {
+			values[at[0]+"/"+at[1]] = bytes.Clone(tx.Bucket([]byte(at[0])).Get([]byte(at[1])))
+		}
+		return nil
+	})
+	if err := v.Unlock(secret.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	counted(99)
+	if err := v.ChangePIN(secret.Secret{}, pin("1"), officer); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.ChangePIN(pin("1"), secret.Secret{}, officer); err != nil {
+		t.Fatal(err)
+	}
+	counted(100)
+	want, err := contents(v)
+	if err := errors.Join(err, v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	latest := copyOf(t, path)
+	file := filepath.Join(t.TempDir(), "vault")
+	for at, old := range values {
+		if err := os.WriteFile(file, latest, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		raw(t, file, func(tx *bbolt.Tx) error {
+			bucket, key, _ := strings.Cut(at, "/")
+			return tx.Bucket([]byte(bucket)).Put([]byte(key), old)
+		})
+		if err := openDamaged(t, file, want); !named(err) {
+			t.Errorf("with an older %s: %v", at, err)
+		}
+	}
+	pages, refused := 0, 0
+	for at := 0; at+4096 <= min(len(older), len(latest)); at += 4096 {
+		if bytes.Equal(older[at:at+4096], latest[at:at+4096]) {
+			continue
+		}
+		pages++
+		mixed := bytes.Clone(latest)
+		copy(mixed[at:], older[at:at+4096])
+		if err := os.WriteFile(file, mixed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := openDamaged(t, file, want); named(err) {
+			refused++
+		} else if err != nil {
+			t.Errorf("with an older page %d: %v", at/4096, err)
+		}
+	}
+	t.Logf("%d of %d older pages were refused", refused, pages)
+	if refused < 3 {
+		t.Errorf("only %d of %d older pages were refused", refused, pages)
+	}
 }
 
-func TestCheckFindsWhatIsMissingOrTooMuch(t *testing.T) {
+// refusesRecords: the whole file is verified before anything of it is used.
+func refusesRecords(t *testing.T, path string) {
+	t.Helper()
+	_, err := open(path)
+	wantState(t, err, vault.StateCorrupt, "behind the vault's back")
+}
+
+func TestWhatIsMissingOrTooMuchIsRefused(t *testing.T) {
+	const latest = "entries that are not its latest ones"
+	drop := func(bucket, key string) func(*bbolt.Tx) error {
+		return func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucket)).Delete([]byte(key)) }
+	}
+	put := func(bucket, key string, val []byte) func(*bbolt.Tx) error {
+		return func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(key), val) }
+	}
 	for name, c := range map[string]struct {
 		text string
 		fn   func(*bbolt.Tx) error
 	}{
-		"token gone": {"does not exist", func(tx *bbolt.Tx) error { return tx.Bucket([]byte("tokens")).Delete([]byte(alice)) }},
-		"seed gone": {"seed 1 of yk-1001/otp2 is missing", func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte("seeds")).Delete([]byte(alice + "\x00\x00\x00\x00\x01"))
-		}},
-		"numbers gone":     {"never given out", func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Delete([]byte("sequence")) }},
-		"unknown bucket":   {"unknown bucket", func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("more")); return err }},
-		"unknown entry":    {"unknown entry", func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("more"), []byte("x")) }},
-		"empty record":     {"too short", func(tx *bbolt.Tx) error { return tx.Bucket([]byte("jobs")).Put([]byte("more"), nil) }},
-		"not a seed's key": {"behind", func(tx *bbolt.Tx) error { return tx.Bucket([]byte("seeds")).Put([]byte("more"), []byte("some value")) }},
+		"token gone":         {latest, drop("tokens", string(alice))},
+		"seed gone":          {latest, drop("seeds", string(alice)+"\x00\x00\x00\x00\x01")},
+		"change gone":        {latest, drop("outbox", "\x00\x00\x00\x00\x00\x00\x00\x01")},
+		"act gone":           {latest, drop("audit", "\x00\x00\x00\x00\x00\x00\x00\x01")},
+		"ledger gone":        {"ledger", drop("meta", "ledger")},
+		"header gone":        {"not that of a vault", drop("meta", "header")},
+		"bucket gone":        {"it has no seen", func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("seen")) }},
+		"unknown bucket":     {"unknown bucket", func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("more")); return err }},
+		"unknown entry":      {"unknown entry", put("meta", "more", []byte("x"))},
+		"empty record":       {"too short", put("jobs", "more", nil)},
+		"not a seed's key":   {"behind", put("seeds", "more", []byte("some value"))},
+		"index entry":        {latest, put("index", "more", nil)},
+		"index with a value": {"has a value", put("index", "more", []byte("x"))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filled(t, 2)
 			raw(t, path, c.fn)
-			v, err := vault.Open(path, vaulttest.Sealer(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer v.Close()
-			wantState(t, v.Check(), vault.StateCorrupt, c.text)
+			_, err := open(path)
+			wantState(t, err, vault.StateCorrupt, c.text)
 		})
 	}
-}
-
-// With its numbers gone, the vault must not number a job as another that is there.
-func TestNumbersAreNotGivenTwice(t *testing.T) {
-	path := filled(t, 2)
-	raw(t, path, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Delete([]byte("sequence")) })
-	v, err := vault.Open(path, vaulttest.Sealer(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	err = v.Update(func(tx *vault.Tx) error {
-		_, err := tx.Enqueue(vault.Change{Kind: vault.Disable, Token: alice})
-		return err
-	})
-	wantState(t, err, vault.StateCorrupt, "never given out")
 }
 
 func TestEditedHeaderIsRefused(t *testing.T) {
@@ -311,15 +378,17 @@ func TestEditedHeaderIsRefused(t *testing.T) {
 		text string
 		edit func([]byte) []byte
 	}{
-		"level up":      {vault.StateCorrupt, "was edited", replace(`"level":"passphrase"`, `"level":"tpm"`)},
-		"sealer":        {vault.StateWrongSealer, "sealed by tpm", replace(`"sealer":"passphrase"`, `"sealer":"tpm"`)},
+		"level up":      {vault.StateCorrupt, "was edited", replace(`"level":"emulated"`, `"level":"tpm"`)},
+		"mode":          {vault.StateLocked, "unlock", replace(`"pin":false`, `"pin":true`)},
+		"sealer":        {vault.StateWrongSealer, "sealed by passphrase", replace(`"sealer":"tpm"`, `"sealer":"passphrase"`)},
 		"ID":            {vault.StateCorrupt, "was edited", replace(`"id":"`, `"id":"X`)},
 		"creation":      {vault.StateCorrupt, "does not authenticate", replace(`"created":"2`, `"created":"1`)},
 		"key version":   {vault.StateCorrupt, "does not unwrap", replace(`"version":1`, `"version":2`)},
-		"no keys":       {vault.StateCorrupt, "0 data keys", func(h []byte) []byte { return append(h[:bytes.Index(h, []byte(`"keys"`))], `"keys":[]}`...) }},
+		"recipients":    {vault.StateCorrupt, "does not authenticate", replace(`"recipients":["age1`, `"recipients":["age2`)},
+		"no key":        {vault.StateCorrupt, "start at 1", replace(`"version":1`, `"version":0`)},
 		"HMAC":          {vault.StateCorrupt, "does not authenticate", func(h []byte) []byte { h[macAt] ^= 1; return h }},
 		"no JSON":       {vault.StateCorrupt, "unreadable", func(h []byte) []byte { return h[:len(h)-1] }},
-		"format later":  {vault.StateNewerFormat, "up to 1", func(h []byte) []byte { binary.BigEndian.PutUint32(h[8:], 2); return h }},
+		"format later":  {vault.StateNewerFormat, "up to 2", func(h []byte) []byte { binary.BigEndian.PutUint32(h[8:], 3); return h }},
 		"format before": {vault.StateCorrupt, "format 0", func(h []byte) []byte { binary.BigEndian.PutUint32(h[8:], 0); return h }},
 		"magic":         {vault.StateCorrupt, "not that of a vault", func(h []byte) []byte { h[0] ^= 1; return h }},
 		"short":         {vault.StateCorrupt, "not that of a vault", func(h []byte) []byte { return h[:10] }},
@@ -339,7 +408,7 @@ func TestEditedHeaderIsRefused(t *testing.T) {
 				}
 				return meta.Put([]byte("header"), h)
 			})
-			_, err := vault.Open(path, vaulttest.Sealer(t))
+			_, err := open(path)
 			wantState(t, err, c.want, c.text)
 		})
 	}
@@ -351,16 +420,16 @@ func TestDamagedHeaderIsNotAWrongPassphrase(t *testing.T) {
 	raw(t, path, func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte("meta"))
 		h := bytes.Clone(meta.Get([]byte("header")))
-		h[bytes.Index(h, []byte(`"sealed":"`))+60] ^= 1
+		h[bytes.Index(h, []byte(`"seals":["`))+60] ^= 1
 		return meta.Put([]byte("header"), h)
 	})
-	_, err := vault.Open(path, vaulttest.Sealer(t))
+	_, err := open(path)
 	wantState(t, err, vault.StateCorrupt, "the header is damaged")
 }
 
 func TestOtherBoltFileIsNoVault(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "other")
 	raw(t, path, func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("tokens")); return err })
-	_, err := vault.Open(path, vaulttest.Sealer(t))
+	_, err := open(path)
 	wantState(t, err, vault.StateCorrupt, "is not a vault")
 }

@@ -1,19 +1,26 @@
-// Package vault keeps tokens, their secrets, the journal and the outbox in one bbolt file.
+// Package vault keeps tokens, their secrets, the journal, the outbox and the audit trail in one bbolt file.
 //
-// It exists because seeds must be of no use to whoever copies the disk, and because a change here, the
-// work that makes it and what the central service has yet to hear of it must commit together or not at
-// all. A Sealer (a TPM, a passphrase) seals one random secret; the key derived from it wraps versioned
-// data keys; those seal seeds and access codes (AES-256-GCM) and authenticate everything else
-// (HMAC-SHA256). Inventory, journal and outbox stay readable JSON: they are authenticated, not secret.
+// It exists because seeds must be of no use to whoever copies the disk, and because a change here, the work that makes
+// it, the trace of who did it and what the central service has yet to hear of it must commit together or not at all.
 //
-// It promises: a record that was edited, or moved to another key, bucket or vault, is refused; a damaged
-// file gives a named state or the right records, never a panic; no plain secret reaches the file; a
-// transaction that was acknowledged is there after a crash; the protection level cannot be changed
-// unnoticed; a vault is never made over something else; every reason for not opening has a name and
-// a cure (StateError).
+// A Sealer (a TPM, a passphrase) gives out one root secret, with a PIN or without. The key derived from it wraps a data
+// key; that seals seeds and access codes (AES-256-GCM) and authenticates everything else. Inventory, journal, outbox and
+// trail stay readable JSON: they are authenticated, not secret. A ledger, sealed with every commit, makes one state of
+// all entries; a counter in the TPM, raised after every commit that something follows from, makes it the latest one.
 //
-// It does not promise to notice that the whole file, or one record, was put back to an older state of
-// itself, or that a record which nothing refers to was removed. Keys live on the Go heap: they are wiped
-// on Close, but a debugger or swap sees them before, and the ciphers' own copies go when the collector
-// takes them.
+// It promises: an entry that was edited, moved, taken out or put back to an older state is refused, and so is an older
+// copy of the whole file; a damaged file gives a named state or the right records, never a panic; no plain secret
+// reaches the file; what was acknowledged is there after a crash, and nobody acts on what is not; the protection
+// cannot be changed unnoticed; a vault is never made over something else; every reason for not opening has a name and a
+// cure (StateError); a dead board costs nothing, because the recovery identities, proven when the vault is made, restore
+// it and its backups; what was deleted is beyond reach after the next Rotate; a seed that was here once is never taken again.
+//
+// It does not promise to notice that the file was put back to an earlier moment of the same epoch: one in which nothing
+// but counters and bookkeeping changed, at most a minute, or the steps of one piece of work behind the first. Without a TPM
+// it does not notice an older copy at all. A software TPM's counter is rolled back with its state file. Whoever has the
+// recovery identity and a backup has everything in it, whatever was rotated since.
+//
+// Keys live in locked pages (see package secret). The ciphers' key schedules, and what encoding/json, net/http and the
+// libraries of TPM, LDAP and OTP copy, live on the Go heap: built with GOEXPERIMENT=runtimesecret, those made here are
+// erased when the collector finds them unused, and Lock has it look.
 package vault

@@ -38,10 +38,10 @@ func openFile(path string) (*os.File, error) {
 func openError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &StateError{StateAbsent, fmt.Errorf("cannot open the vault: %w", err), "name the right file, or create a vault there"}
+		return named(StateAbsent, "name the right file, or create a vault there: tokendesk vault init", "cannot open the vault: %w", err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		return &StateError{StatePermission, fmt.Errorf("cannot open the vault: %w", err),
-			fmt.Sprintf("give this user read and write access to %s and search access to its directory", path)}
+		return named(StatePermission, fmt.Sprintf("give this user read and write access to %s and search access to its directory", path),
+			"cannot open the vault: %w", err)
 	case errors.Is(err, unix.EISDIR):
 		return corrupt("%s is a directory", path)
 	}
@@ -58,8 +58,8 @@ func vet(f *os.File) error {
 		return corrupt("%s is not a regular file", f.Name())
 	}
 	if m := info.Mode().Perm(); m&0o077 != 0 {
-		return &StateError{StatePermission, fmt.Errorf("%s is open to other users (mode %04o)", f.Name(), m),
-			fmt.Sprintf("find out who could have read or changed it, then run chmod 600 %s", f.Name())}
+		return named(StatePermission, fmt.Sprintf("find out who could have read or changed it, then run chmod 600 %s", f.Name()),
+			"%s is open to other users (mode %04o)", f.Name(), m)
 	}
 	return nil
 }
@@ -76,8 +76,8 @@ func lock(f *os.File) error {
 			return fmt.Errorf("cannot lock the vault %s: %w", f.Name(), err)
 		}
 		if time.Now().After(deadline) {
-			return &StateError{StateInUse, fmt.Errorf("another program has had %s open for %s", f.Name(), lockTimeout),
-				"stop the other program (is the daemon running?) or ask it instead"}
+			return named(StateInUse, "stop the other program (is another daemon running?) or ask it instead",
+				"another program has had %s open for %s", f.Name(), lockTimeout)
 		}
 		time.Sleep(lockPoll)
 	}
@@ -93,9 +93,13 @@ func options(f *os.File) *bbolt.Options {
 	}
 }
 
-// createFile makes a new file beside path, lets fill write it, and gives it its name once it is safely on disk.
-func createFile(path string, fill func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new") // mode 0600
+// errUnsynced means that a new file has its name, and that it may lose it again if the power goes.
+var errUnsynced = errors.New("the vault is written, but the disk did not confirm its name")
+
+// createFile makes a new file beside path, lets fill write it, and gives it its name once it is safely on disk: never
+// over another file, unless replace says so.
+func createFile(path string, replace bool, fill func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), newFilePrefix(path)+"*.new") // mode 0600
 	if err != nil {
 		return createError(path, err)
 	}
@@ -103,13 +107,30 @@ func createFile(path string, fill func(*os.File) error) error {
 	err = fill(f)
 	f.Close() // bbolt has closed it, unless fill failed early
 	if err == nil {
-		// Unlike rename(2), this never replaces what somebody else has put there meanwhile.
-		if err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); err == nil {
-			return syncDir(filepath.Dir(path))
+		flags := uint(unix.RENAME_NOREPLACE)
+		if replace {
+			flags = 0
+		}
+		if err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, flags); err == nil {
+			if err = syncDir(filepath.Dir(path)); err != nil {
+				err = fmt.Errorf("%w: %w", errUnsynced, err)
+			}
+			return err
 		}
 		err = fmt.Errorf("cannot name the new vault %s: %w", path, err)
 	}
 	return errors.Join(err, os.Remove(tmp))
+}
+
+func newFilePrefix(path string) string { return "." + filepath.Base(path) + "." }
+
+// sweep removes what a crash has left of new files. Only who has locked the vault may do that.
+func sweep(path string) error {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), newFilePrefix(path)+"*.new"))
+	for _, f := range left {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
 }
 
 func syncDir(dir string) error {
@@ -136,7 +157,7 @@ func absent(path string) error {
 func createError(path string, err error) error {
 	err = fmt.Errorf("cannot create a vault: %w", err)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		return &StateError{StatePermission, err, fmt.Sprintf("give this user write access to %s", filepath.Dir(path))}
+		return named(StatePermission, fmt.Sprintf("give this user write access to %s", filepath.Dir(path)), "%w", err)
 	}
 	return err
 }

@@ -12,14 +12,13 @@ import (
 	"tokendesk/vault/secret"
 )
 
-func newKeyring(t testing.TB, versions ...uint32) *keyring {
+func newCoder(t testing.TB, version uint32) *coder {
 	t.Helper()
-	r := &keyring{vault: "test", keys: map[uint32]purposes{}}
-	for _, n := range versions {
-		r.add(n, secret.Random(keySize))
-	}
+	dek := secret.Random(keySize)
+	defer dek.Wipe()
+	r := newKeyring("test", version, dek)
 	t.Cleanup(r.wipe)
-	return r
+	return &coder{keyring: r}
 }
 
 func TestFrameTellsListsApart(t *testing.T) {
@@ -33,67 +32,110 @@ func TestFrameTellsListsApart(t *testing.T) {
 	}
 }
 
-func TestOldDataKeysStillOpen(t *testing.T) {
-	r := newKeyring(t, 1)
-	key := []byte("k")
-	rec := r.encodeRecord("b", key, []byte("{}"))
-	sec, err := r.encodeSecret("b", key, secret.New([]byte("s")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.add(2, secret.Random(keySize))
-	if _, err := r.decodeRecord("b", key, rec); err != nil {
-		t.Error(err)
-	}
-	if s, err := r.decodeSecret("b", key, sec); err != nil || string(s.Reveal()) != "s" {
-		t.Error(err)
-	}
-	if v, err := splitValue(r.encodeRecord("b", key, []byte("{}"))); err != nil || v.dek != 2 {
-		t.Errorf("a new record is under key %d, %v", v.dek, err)
-	}
-	// The version is bound: a value does not pass for one under another key.
-	rec[4] = 2
-	if _, err := r.decodeRecord("b", key, rec); err == nil {
-		t.Error("a record passed under another data key")
-	}
-}
-
 // A later version's schema is named once it is known to be real, and is damage otherwise.
 func TestNewerSchema(t *testing.T) {
-	r := newKeyring(t, 1)
-	v := value{schema: schema + 1, dek: 1}
-	body := []byte("{}")
-	real := append([]byte{v.schema, 0, 0, 0, 1}, append(mac(r.keys[1].record, r.context("record", "b", []byte("k"), v), body), body...)...)
-	_, err := r.decodeRecord("b", []byte("k"), real)
+	c := newCoder(t, 1)
+	key, body := []byte("k"), []byte("{}")
+	later := c.start(7, len(body))
+	later[0] = schema + 1
+	c.context(kindRecord, "b", key, later[:prefixSize])
+	later = append(later, body...)
+	later = c.record.Seal(later, later[prefixSize:bodyAt], nil, append(c.aad, body...))
+	_, err := c.decodeRecord("b", key, later)
 	if state, ok := err.(*StateError); !ok || state.State != StateNewerFormat {
 		t.Errorf("got %v", err)
 	}
-	real[len(real)-1] ^= 1
-	if _, err := r.decodeRecord("b", []byte("k"), real); err != errUnauthentic {
+	later[len(later)-1] ^= 1
+	if _, err := c.decodeRecord("b", key, later); err != errUnauthentic {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestWipedKeyringOpensNothing(t *testing.T) {
-	r := newKeyring(t, 1)
-	kept := r.keys[1]
-	rec := r.encodeRecord("b", []byte("k"), []byte("{}"))
-	r.wipe()
-	if !kept.header.IsZero() || !kept.record.IsZero() || !kept.secret.IsZero() {
-		t.Error("a key is left")
+// Every byte of a value and all that it is bound to matter.
+func TestValuesAreBound(t *testing.T) {
+	c, other := newCoder(t, 1), newCoder(t, 2)
+	key := []byte("k")
+	rec, sec := c.encodeRecord("b", key, 3, []byte("{}")), c.encodeSecret("b", key, 3, secret.New([]byte("s")))
+	if s, err := c.decodeSecret("b", key, sec); err != nil || string(s.Reveal()) != "s" {
+		t.Fatal(err)
 	}
-	if _, err := r.decodeRecord("b", []byte("k"), rec); err == nil {
-		t.Error("a record opened")
+	if body, err := c.decodeRecord("b", key, rec); err != nil || string(body) != "{}" {
+		t.Fatal(err)
+	}
+	refused := func(what string, c *coder, bucket, key string, rec, sec []byte) {
+		t.Helper()
+		if _, err := c.decodeRecord(bucket, []byte(key), rec); err == nil {
+			t.Errorf("%s: a record passed", what)
+		}
+		if _, err := c.decodeSecret(bucket, []byte(key), sec); err == nil {
+			t.Errorf("%s: a secret opened", what)
+		}
+	}
+	refused("another bucket", c, "c", "k", rec, sec)
+	refused("another key", c, "b", "l", rec, sec)
+	refused("another vault", other, "b", "k", rec, sec)
+	refused("each other", c, "b", "k", sec, rec)
+	for i := range min(len(rec), len(sec)) {
+		r, s := bytes.Clone(rec), bytes.Clone(sec)
+		r[i] ^= 1
+		s[i] ^= 1
+		refused("a flipped bit", c, "b", "k", r, s)
+		refused("cut short", c, "b", "k", rec[:i], sec[:i])
 	}
 }
 
-func FuzzDecodeHeader(f *testing.F) {
-	r := newKeyring(f, 1)
-	h := &header{ID: "test", Sealer: "tpm", Level: LevelTPM, Created: time.Unix(0, 0), Sealed: []byte("s")}
-	if err := h.wrap(h.kek(secret.Random(32)), 1, secret.Random(32)); err != nil {
+// The sum does not depend on the order, and notices whatever a term is made of.
+func TestSum(t *testing.T) {
+	c := newCoder(t, 1)
+	s := c.summer()
+	one, two := c.encodeRecord("b", []byte("1"), 1, []byte("{}")), c.encodeRecord("b", []byte("2"), 2, []byte("{}"))
+	var x, y sum
+	x.add(s.term("b", []byte("1"), one))
+	x.add(s.term("b", []byte("2"), two))
+	y.add(s.term("b", []byte("2"), two))
+	y.add(s.term("b", []byte("1"), one))
+	if x != y {
+		t.Error("the order matters")
+	}
+	y.sub(s.term("b", []byte("1"), one))
+	y.sub(s.term("b", []byte("2"), two))
+	if y != (sum{}) {
+		t.Errorf("what was taken out is left: %v", y)
+	}
+	seen := map[sum]bool{}
+	older := c.encodeRecord("b", []byte("1"), 1, []byte("{}"))
+	for _, term := range []sum{
+		s.term("b", []byte("1"), one), s.term("b", []byte("2"), two), s.term("b", []byte("1"), older),
+		s.term("b", []byte("1"), nil), s.term("b", []byte("2"), nil), s.term("c", []byte("1"), nil), s.term("b", []byte("1"), []byte("v")),
+		s.term("b1", nil, nil), s.term("", []byte("b1"), nil), s.term("b", []byte("1\x80"), nil),
+	} {
+		if seen[term] {
+			t.Error("two entries have one term")
+		}
+		seen[term] = true
+	}
+}
+
+func FuzzDecodeLedger(f *testing.F) {
+	c := newCoder(f, 1)
+	good, err := (&ledger{Epoch: 7, Counts: map[string]int{"a": 1}}).encode(c.keyring)
+	if err != nil {
 		f.Fatal(err)
 	}
-	good, err := encodeHeader(h, r)
+	f.Add(good)
+	f.Add(good[:nonceSize])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := decodeLedger(c.keyring, b); err == nil && !bytes.Equal(b, good) {
+			t.Error("another ledger authenticates")
+		}
+	})
+}
+
+func FuzzDecodeHeader(f *testing.F) {
+	root, dek := secret.Random(keySize), secret.Random(keySize)
+	h := &header{ID: "test", Trail: "test", Sealer: "tpm", Level: LevelTPM, Created: time.Unix(0, 0), Seals: [][]byte{[]byte("s")}}
+	h.wrap(root, 1, dek, secret.Secret{})
+	good, err := h.encode(root)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -111,40 +153,37 @@ func FuzzDecodeHeader(f *testing.F) {
 		if got.validate() != nil {
 			t.Error("let nonsense through")
 		}
-		if _, err := got.unwrap(secret.New(make([]byte, keySize))); err == nil {
+		if _, _, err := got.unwrap(secret.New(make([]byte, keySize))); err == nil {
 			t.Error("unwrapped without the secret")
 		}
-		if authenticate(b, r) == nil && !bytes.Equal(b, good) {
+		if authenticate(b, root) == nil && !bytes.Equal(b, good) {
 			t.Error("another header authenticates")
 		}
 	})
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	r := newKeyring(f, 1, 2)
+	c := newCoder(f, 2)
 	key := []byte("yk-1/otp1")
-	good := r.encodeRecord(bucketTokens, key, []byte(`{"id":"yk-1/otp1"}`))
+	good := c.encodeRecord(bucketTokens, key, 9, []byte(`{"id":"yk-1/otp1"}`))
 	f.Add(good)
 	f.Add(good[:prefixSize])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := r.decodeRecord(bucketTokens, key, b); err == nil && !bytes.Equal(b, good) {
+		if _, err := c.decodeRecord(bucketTokens, key, b); err == nil && !bytes.Equal(b, good) {
 			t.Error("another record authenticates")
 		}
 	})
 }
 
 func FuzzDecodeSecret(f *testing.F) {
-	r := newKeyring(f, 1, 2)
+	c := newCoder(f, 2)
 	key := seedKey("yk-1/otp1", 1)
-	good, err := r.encodeSecret(bucketSeeds, key, secret.Random(20))
-	if err != nil {
-		f.Fatal(err)
-	}
+	good := c.encodeSecret(bucketSeeds, key, 9, secret.Random(20))
 	f.Add(good)
 	f.Add(good[:prefixSize+4])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := r.decodeSecret(bucketSeeds, key, b); err == nil && !bytes.Equal(b, good) {
+		if _, err := c.decodeSecret(bucketSeeds, key, b); err == nil && !bytes.Equal(b, good) {
 			t.Error("another secret opens")
 		}
 	})
@@ -158,6 +197,15 @@ func FuzzParseSeedKey(f *testing.F) {
 			t.Errorf("%q is read as seed %d of %s", k, g, id)
 		}
 	})
+}
+
+// checkPages is the page check without the keys.
+func checkPages(file []byte) error {
+	l, err := readLayout(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		return err
+	}
+	return l.verify(func() entry { return func(string, []byte, []byte) error { return nil } })
 }
 
 // What the page check lets through, bbolt reads without a panic.
@@ -186,7 +234,7 @@ func FuzzCheckPages(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := checkPages(bytes.NewReader(whole), int64(len(whole))); err != nil {
+	if err := checkPages(whole); err != nil {
 		f.Fatalf("a sound file is refused: %v", err)
 	}
 	f.Add(uint32(0), []byte{})
@@ -198,7 +246,7 @@ func FuzzCheckPages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
 		b := bytes.Clone(whole)
 		copy(b[int(at)%len(b):], patch)
-		if checkPages(bytes.NewReader(b), int64(len(b))) != nil {
+		if checkPages(b) != nil {
 			return
 		}
 		file, err := os.CreateTemp(dir, "")

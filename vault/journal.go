@@ -2,6 +2,7 @@ package vault
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,16 +33,15 @@ func (tx *Tx) Job(id uint64) (Job, error) {
 
 // JobFor returns the job that a token is in, if any.
 func (tx *Tx) JobFor(t device.TokenID) (Job, bool, error) {
-	jobs, err := tx.Jobs()
-	if err != nil {
+	ids, err := tx.numbered(kindJob, t)
+	if err != nil || len(ids) == 0 {
 		return Job{}, false, err
 	}
-	for _, j := range jobs {
-		if j.Token == t {
-			return j, true, nil
-		}
+	j, err := tx.Job(ids[0])
+	if errors.Is(err, ErrNotFound) || err == nil && j.Token != t {
+		err = tx.astray(kindJob, t, ids[0])
 	}
-	return Job{}, false, nil
+	return j, err == nil, err
 }
 
 // PutJob writes a job. One whose ID is zero is new and gets its ID and Created; Updated is always set. A token is in one
@@ -63,8 +63,9 @@ func (tx *Tx) PutJob(j *Job) error {
 	}
 	put := *j
 	put.Updated = time.Now().UTC()
+	var was indexed
 	if put.ID == 0 {
-		id, err := tx.number(bucketJobs, func(s *sequence) *uint64 { return &s.Job })
+		id, err := tx.number(bucketJobs, &tx.ledger.Job)
 		if err != nil {
 			return err
 		}
@@ -76,8 +77,13 @@ func (tx *Tx) PutJob(j *Job) error {
 		return fmt.Errorf("cannot put a job: %w", err)
 	} else if old.Token != put.Token || old.Kind != put.Kind {
 		return fmt.Errorf("cannot put job %d: it is %s for %s, not %s for %s", put.ID, old.Kind, old.Token, put.Kind, put.Token)
+	} else {
+		was = &old
 	}
 	tx.touch(put.Token)
+	if err := tx.reindex(was, &put); err != nil {
+		return err
+	}
 	if err := tx.store(bucketJobs, numberKey(put.ID), put); err != nil {
 		return err
 	}
@@ -87,8 +93,13 @@ func (tx *Tx) PutJob(j *Job) error {
 
 // DeleteJob removes a job that has finished or was undone, or returns ErrNotFound.
 func (tx *Tx) DeleteJob(id uint64) error {
-	if _, err := tx.Job(id); err != nil {
+	j, err := tx.Job(id)
+	if err != nil {
 		return err
 	}
+	if err := tx.reindex(&j, nil); err != nil {
+		return err
+	}
+	tx.weigh(light)
 	return tx.delete(bucketJobs, numberKey(id))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -13,7 +14,11 @@ import (
 	"tokendesk/vault/secret"
 )
 
-const keySize = 32
+const (
+	keySize   = 32
+	nonceSize = 12
+	tagSize   = 16
+)
 
 var errUnauthentic = errors.New("it does not authenticate")
 
@@ -37,73 +42,103 @@ func frame(parts ...any) []byte {
 
 // derive makes a key from another one by HKDF-SHA256 (RFC 5869); vault salts it, info separates purposes.
 func derive(from secret.Secret, vault string, info ...any) secret.Secret {
-	k, err := hkdf.Key(sha256.New, from.Reveal(), []byte(vault), string(frame(info...)), keySize)
+	out, err := secret.Make(keySize, func(out []byte) (err error) {
+		secret.Do(func() {
+			var k []byte
+			k, err = hkdf.Key(sha256.New, from.Reveal(), []byte(vault), string(frame(info...)), keySize)
+			copy(out, k)
+		})
+		return err
+	})
 	if err != nil {
 		panic(err) // only for a length above 255 hashes
 	}
-	return secret.New(k)
+	return out
 }
 
 // encrypt seals plain under key; aad is authenticated with it.
-func encrypt(key secret.Secret, plain, aad []byte) ([]byte, error) {
-	a, err := aead(key)
-	if err != nil {
-		return nil, err
-	}
-	return a.Seal(nil, nil, plain, aad), nil
+func encrypt(key secret.Secret, plain, aad []byte) []byte {
+	out := make([]byte, nonceSize, nonceSize+len(plain)+tagSize)
+	rand.Read(out)
+	secret.Do(func() { out = newAEAD(key).Seal(out, out, plain, aad) })
+	return out
 }
 
 // decrypt opens what encrypt made.
 func decrypt(key secret.Secret, sealed, aad []byte) (secret.Secret, error) {
-	a, err := aead(key)
-	if err != nil {
-		return secret.Secret{}, err
+	if len(sealed) < nonceSize+tagSize {
+		return secret.Secret{}, errShort
 	}
-	plain, err := a.Open(nil, nil, sealed, aad)
+	plain, err := secret.Make(len(sealed)-nonceSize-tagSize, func(out []byte) (err error) {
+		secret.Do(func() { _, err = newAEAD(key).Open(out[:0], sealed[:nonceSize], sealed[nonceSize:], aad) })
+		return err
+	})
 	if err != nil {
 		return secret.Secret{}, errUnauthentic
 	}
-	return secret.New(plain), nil
+	return plain, nil
 }
 
-func aead(key secret.Secret) (cipher.AEAD, error) {
+// newAEAD is AES-256-GCM. Its nonces are random: good for 2^32 uses of a key (SP 800-38D, 8.3).
+func newAEAD(key secret.Secret) cipher.AEAD {
+	a, err := cipher.NewGCM(newCipher(key))
+	if err != nil {
+		panic(err) // only for a cipher with another block size
+	}
+	return a
+}
+
+// newCipher is AES-256.
+func newCipher(key secret.Secret) cipher.Block {
 	b, err := aes.NewCipher(key.Reveal())
 	if err != nil {
-		return nil, err
+		panic(err) // only for a key of another size
 	}
-	return cipher.NewGCMWithRandomNonce(b) // random nonces: good for 2^32 records per key (SP 800-38D, 8.3)
+	return b
 }
 
 func mac(key secret.Secret, parts ...any) []byte {
-	h := hmac.New(sha256.New, key.Reveal())
-	h.Write(frame(parts...))
-	return h.Sum(nil)
+	out := make([]byte, 0, sha256.Size)
+	secret.Do(func() {
+		h := hmac.New(sha256.New, key.Reveal())
+		h.Write(frame(parts...))
+		out = h.Sum(out)
+	})
+	return out
 }
 
-// keyring holds the keys that one data key version gives rise to, for every version in the header.
+// keyring holds what comes from the data key: a key for each purpose. Everything in the file is under one data key; a
+// rotation writes the file anew.
 type keyring struct {
 	vault   string // the vault's ID
-	current uint32 // the version that new records are written under
-	keys    map[uint32]purposes
+	version uint32 // of the data key
+	record  cipher.AEAD
+	secret  cipher.AEAD
+	ledger  cipher.AEAD
+	element [2]cipher.Block // see summer
 }
 
-// purposes are the keys derived from one data key.
-type purposes struct{ header, record, secret secret.Secret }
-
-func (r *keyring) add(version uint32, dek secret.Secret) {
-	r.keys[version] = purposes{
-		header: derive(dek, r.vault, "tokendesk header", version),
-		record: derive(dek, r.vault, "tokendesk record", version),
-		secret: derive(dek, r.vault, "tokendesk secret", version),
-	}
-	r.current = max(r.current, version)
+func newKeyring(vault string, version uint32, dek secret.Secret) *keyring {
+	r := &keyring{vault: vault, version: version}
+	secret.Do(func() {
+		for _, p := range []struct {
+			purpose string
+			aead    *cipher.AEAD
+		}{{"tokendesk record", &r.record}, {"tokendesk secret", &r.secret}, {"tokendesk ledger", &r.ledger}} {
+			k := derive(dek, vault, p.purpose, version)
+			*p.aead = newAEAD(k)
+			k.Wipe()
+		}
+		for i := range r.element {
+			k := derive(dek, vault, "tokendesk element", version, uint32(i))
+			r.element[i] = newCipher(k)
+			k.Wipe()
+		}
+	})
+	return r
 }
 
+// wipe destroys the keys. The ciphers' own copies are erased when the collector takes them: see secret.Do.
 func (r *keyring) wipe() {
-	for _, k := range r.keys {
-		k.header.Wipe()
-		k.record.Wipe()
-		k.secret.Wipe()
-	}
-	clear(r.keys)
+	r.record, r.secret, r.ledger, r.element = nil, nil, nil, [2]cipher.Block{}
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,29 +18,58 @@ func (tx *Tx) Enqueue(c Change) (Change, error) {
 	default:
 		return Change{}, fmt.Errorf("cannot enqueue a change of %s: there is no kind %q", c.Token, c.Kind)
 	}
-	seq, err := tx.number(bucketOutbox, func(s *sequence) *uint64 { return &s.Change })
+	seq, err := tx.number(bucketOutbox, &tx.ledger.Change)
 	if err != nil {
 		return Change{}, err
 	}
 	c.Seq, c.Created = seq, time.Now().UTC()
 	tx.touch(c.Token)
+	if c.Kind != Advance {
+		tx.weigh(heavy)
+	}
+	if err := tx.reindex(nil, &c); err != nil {
+		return Change{}, err
+	}
 	return c, tx.store(bucketOutbox, numberKey(seq), c)
 }
 
 // Changes returns the outbox in the order of Seq.
-func (tx *Tx) Changes() ([]Change, error) {
+func (tx *Tx) Changes() ([]Change, error) { return tx.ChangesFrom(0, 0) }
+
+// ChangesFrom returns the outbox's changes whose Seq is greater than after, in that order: at most limit, or all if limit is 0.
+func (tx *Tx) ChangesFrom(after uint64, limit int) ([]Change, error) {
 	var out []Change
-	err := tx.scan(bucketOutbox, nil, nil, func(p pair) (bool, error) {
+	err := tx.scan(bucketOutbox, nil, numberKey(after), func(p pair) (bool, error) {
 		var c Change
 		err := tx.open(bucketOutbox, p.key, p.val, &c)
 		out = append(out, c)
-		return true, err
+		return limit <= 0 || len(out) < limit, err
 	})
 	return out, err
 }
 
-// change returns one change, or ErrNotFound.
-func (tx *Tx) change(seq uint64) (Change, error) {
+// ChangesOf returns the outbox's changes of one token, in the order of Seq.
+func (tx *Tx) ChangesOf(id device.TokenID) ([]Change, error) {
+	seqs, err := tx.numbered(kindChange, id)
+	if err != nil {
+		return nil, err
+	}
+	var out []Change
+	for _, seq := range seqs {
+		c, err := tx.ChangeAt(seq)
+		if errors.Is(err, ErrNotFound) || err == nil && c.Token != id {
+			err = tx.astray(kindChange, id, seq)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// ChangeAt returns the change with a Seq, or ErrNotFound.
+func (tx *Tx) ChangeAt(seq uint64) (Change, error) {
 	var c Change
 	ok, err := tx.load(bucketOutbox, numberKey(seq), &c)
 	if err == nil && !ok {
@@ -50,7 +80,7 @@ func (tx *Tx) change(seq uint64) (Change, error) {
 
 // PutChange writes back a change that is in the outbox; its token and kind stay what they are.
 func (tx *Tx) PutChange(c Change) error {
-	old, err := tx.change(c.Seq)
+	old, err := tx.ChangeAt(c.Seq)
 	if err != nil {
 		return fmt.Errorf("cannot put a change: %w", err)
 	}
@@ -58,13 +88,21 @@ func (tx *Tx) PutChange(c Change) error {
 		return fmt.Errorf("cannot put change %d: it is %s of %s, not %s of %s", c.Seq, old.Kind, old.Token, c.Kind, c.Token)
 	}
 	tx.touch(c.Token)
+	if err := tx.reindex(&old, &c); err != nil {
+		return err
+	}
 	return tx.store(bucketOutbox, numberKey(c.Seq), c)
 }
 
 // DeleteChange removes a change that was confirmed, or returns ErrNotFound.
 func (tx *Tx) DeleteChange(seq uint64) error {
-	if _, err := tx.change(seq); err != nil {
+	c, err := tx.ChangeAt(seq)
+	if err != nil {
 		return err
 	}
+	if err := tx.reindex(&c, nil); err != nil {
+		return err
+	}
+	tx.weigh(light)
 	return tx.delete(bucketOutbox, numberKey(seq))
 }

@@ -7,11 +7,16 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // bbolt trusts the pages it maps: a damaged one makes it panic, or read memory that is not its own, also in a
 // goroutine where nobody can recover. Therefore the pages are verified here, through plain reads, before bbolt
-// sees them. The layout is bbolt's internal/common; integers have the machine's byte order.
+// sees them, and what is in them on the same way. The layout is bbolt's internal/common; integers have the machine's byte order.
 const (
 	pageSize       = 4096 // fixed at creation, whatever the machine's
 	pageHeaderSize = 16
@@ -33,38 +38,44 @@ const (
 
 var native = binary.NativeEndian
 
-// checkPages verifies a whole bbolt file: both meta pages, every tree, and that each page is used once or free.
-// Both meta pages must be right: with only the older one, bbolt would quietly drop the last transaction.
-func checkPages(r io.ReaderAt, size int64) error {
-	w := walker{r: r, high: 2, used: map[uint64]bool{0: true, 1: true}}
-	var live boltMeta
-	for id := range uint64(2) {
-		m, err := w.meta(id, size)
-		if err != nil {
-			return err
-		}
-		if id == 0 || m.txid > live.txid {
-			live = m
-		}
-	}
-	w.high = live.high
-	if err := w.tree(live.root, nil, nil, 0, w.bucket); err != nil {
-		return err
-	}
-	return w.freelist(live.freelist)
+// layout is a bbolt file whose meta pages and list of buckets were verified; the rest is verified by walking it.
+type layout struct {
+	r       io.ReaderAt
+	live    boltMeta
+	used    []uint64 // a bit for each page; set atomically
+	buckets []bucketRoot
+}
+
+type bucketRoot struct {
+	name   string
+	page   uint64
+	inline []byte // the bucket's only page, if it is small
 }
 
 type boltMeta struct{ root, freelist, high, txid uint64 }
 
-type walker struct {
-	r    io.ReaderAt
-	high uint64 // pages from here on are not in use
-	used map[uint64]bool
+// readLayout verifies both meta pages and the list of buckets. Both meta pages must be right: with only the older one,
+// bbolt would quietly drop the last transaction.
+func readLayout(r io.ReaderAt, size int64) (*layout, error) {
+	l := &layout{r: r}
+	for id := range uint64(2) {
+		m, err := readMeta(r, id, size)
+		if err != nil {
+			return nil, err
+		}
+		if id == 0 || m.txid > l.live.txid {
+			l.live = m
+		}
+	}
+	l.used = make([]uint64, l.live.high/64+1)
+	l.used[0] = 3 // the meta pages
+	w := &walker{layout: l, visit: l.bucket}
+	return l, w.tree(l.live.root, 1, nil, nil, 0)
 }
 
-func (w *walker) meta(id uint64, size int64) (boltMeta, error) {
+func readMeta(r io.ReaderAt, id uint64, size int64) (boltMeta, error) {
 	p := make([]byte, pageSize)
-	if _, err := w.r.ReadAt(p, int64(id)*pageSize); err != nil {
+	if _, err := r.ReadAt(p, int64(id)*pageSize); err != nil {
 		return boltMeta{}, fmt.Errorf("meta page %d: %w", id, err)
 	}
 	b := p[pageHeaderSize:]
@@ -76,71 +87,178 @@ func (w *walker) meta(id uint64, size int64) (boltMeta, error) {
 		return m, fmt.Errorf("meta page %d is not that of a vault", id)
 	case native.Uint64(p) != id, native.Uint16(p[8:]) != metaFlag, native.Uint64(b[metaSumAt:]) != h.Sum64():
 		return m, fmt.Errorf("meta page %d is damaged", id)
-	case m.high > uint64(size)/pageSize:
+	case m.high < 2, m.high > uint64(size)/pageSize:
 		return m, fmt.Errorf("the file is cut short: it has %d bytes and should have %d pages", size, m.high)
 	}
 	return m, nil
 }
 
-// page reads a page with its overflow and marks it used.
-func (w *walker) page(id uint64) ([]byte, error) {
-	if id < 2 || id >= w.high {
+// bucket takes an element of the root: a bucket, with its tree or its inline page.
+func (l *layout) bucket(name, val []byte, flags uint32) error {
+	if flags != bucketFlag || len(val) < bucketSize {
+		return fmt.Errorf("%q is not a bucket", name)
+	}
+	b := bucketRoot{name: string(name), page: native.Uint64(val)}
+	if b.page == 0 {
+		b.inline = bytes.Clone(val[bucketSize:])
+		if len(b.inline) < pageHeaderSize || native.Uint64(b.inline) != 0 || native.Uint32(b.inline[12:]) != 0 {
+			return fmt.Errorf("bucket %q is damaged", name)
+		}
+	}
+	l.buckets = append(l.buckets, b)
+	return nil
+}
+
+// entry is called for each entry of a bucket. Key and value are lent.
+type entry func(bucket string, key, val []byte) error
+
+// read walks one bucket.
+func (l *layout) read(bucket string, fn entry) error {
+	for _, b := range l.buckets {
+		if b.name == bucket {
+			return l.walker(b.name, fn).bucket(b)
+		}
+	}
+	return fmt.Errorf("there is no %s in it", bucket)
+}
+
+// verify walks everything with as many goroutines as there are processors, each with its own fn, and checks that each page
+// is used once or free.
+func (l *layout) verify(newEntry func() entry) error {
+	tasks, err := l.tasks()
+	if err != nil {
+		return err
+	}
+	next := atomic.Int64{}
+	var g errgroup.Group
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			fn := newEntry()
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(tasks) {
+					return nil
+				}
+				if err := tasks[i](fn); err != nil {
+					next.Store(int64(len(tasks)))
+					return err
+				}
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return l.freelist(l.live.freelist)
+}
+
+// tasks splits the file into trees that can be walked at the same time.
+func (l *layout) tasks() (tasks []func(entry) error, err error) {
+	for _, b := range l.buckets {
+		if b.inline != nil {
+			tasks = append(tasks, func(fn entry) error { return l.walker(b.name, fn).bucket(b) })
+			continue
+		}
+		w := l.walker(b.name, nil)
+		p, err := w.page(b.page, 1, 0)
+		if err != nil {
+			return nil, err
+		}
+		if native.Uint16(p[8:]) == leafFlag {
+			tasks = append(tasks, func(fn entry) error { return l.walker(b.name, fn).leafPage(b.page, p, nil, nil) })
+			continue
+		}
+		err = branch(b.page, p, nil, nil, func(kid, _ uint64, low, high []byte) error {
+			tasks = append(tasks, func(fn entry) error { return l.walker(b.name, fn).tree(kid, 1, low, high, 1) })
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return tasks, nil
+}
+
+// walker walks trees of one bucket. It is used by one goroutine.
+type walker struct {
+	*layout
+	visit leafFunc
+	reads [maxDepth + 1]window // at each depth
+}
+
+func (l *layout) walker(bucket string, fn entry) *walker {
+	return &walker{layout: l, visit: func(key, val []byte, flags uint32) error {
+		if flags != 0 { // the vault does not nest buckets
+			return errors.New("an element has unknown flags")
+		}
+		return fn(bucket, key, val)
+	}}
+}
+
+func (w *walker) bucket(b bucketRoot) error {
+	if b.inline != nil {
+		return leaf(b.inline, nil, nil, w.visit)
+	}
+	return w.tree(b.page, 1, nil, nil, 0)
+}
+
+// page reads a page with its overflow and marks it used. It is valid until the next one at this depth. The pages of a run are
+// read at once.
+func (w *walker) page(id, run uint64, depth int) ([]byte, error) {
+	if id < 2 || id >= w.live.high {
 		return nil, fmt.Errorf("page %d is out of bounds", id)
 	}
-	head := make([]byte, pageHeaderSize)
-	if _, err := w.r.ReadAt(head, int64(id)*pageSize); err != nil {
-		return nil, fmt.Errorf("page %d: %w", id, err)
+	v := &w.reads[depth]
+	if id < v.first || id >= v.first+v.n {
+		if err := v.slide(w.r, id, min(run, maxWindow, w.live.high-id)); err != nil {
+			return nil, err
+		}
 	}
-	n := uint64(native.Uint32(head[12:])) + 1
-	if native.Uint64(head) != id || n > w.high-id {
+	p := v.page(id, 1)
+	n := uint64(native.Uint32(p[12:])) + 1
+	if native.Uint64(p) != id || n > w.live.high-id {
 		return nil, fmt.Errorf("page %d has a damaged header", id)
 	}
 	for i := id; i < id+n; i++ {
-		if w.used[i] {
+		if !w.mark(i) {
 			return nil, fmt.Errorf("page %d is used twice", i)
 		}
-		w.used[i] = true
 	}
-	p := make([]byte, n*pageSize)
-	if _, err := w.r.ReadAt(p, int64(id)*pageSize); err != nil {
-		return nil, fmt.Errorf("page %d: %w", id, err)
+	if id+n > v.first+v.n {
+		if err := v.slide(w.r, id, n); err != nil {
+			return nil, err
+		}
 	}
-	return p, nil
+	return v.page(id, n), nil
+}
+
+// mark notes that a page is used; false if it was before.
+func (l *layout) mark(page uint64) bool {
+	bit := uint64(1) << (page % 64)
+	return atomic.OrUint64(&l.used[page/64], bit)&bit == 0
 }
 
 // leafFunc is called for each element of a leaf.
 type leafFunc func(key, val []byte, flags uint32) error
 
 // tree walks a B+tree whose keys must ascend from low and stay below high; nil means no bound.
-func (w *walker) tree(id uint64, low, high []byte, depth int, fn leafFunc) error {
+func (w *walker) tree(id, run uint64, low, high []byte, depth int) error {
 	if depth > maxDepth {
 		return errors.New("a tree is too deep")
 	}
-	p, err := w.page(id)
+	p, err := w.page(id, run, depth)
 	if err != nil {
 		return err
 	}
 	if native.Uint16(p[8:]) == leafFlag {
-		if err := leaf(p, low, high, fn); err != nil {
-			return fmt.Errorf("page %d: %w", id, err)
-		}
-		return nil
+		return w.leafPage(id, p, low, high)
 	}
-	keys, kids, err := branch(p)
-	if err != nil {
+	return branch(id, p, low, high, func(kid, run uint64, low, high []byte) error { return w.tree(kid, run, low, high, depth+1) })
+}
+
+func (w *walker) leafPage(id uint64, p, low, high []byte) error {
+	if err := leaf(p, low, high, w.visit); err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
-	}
-	for i, k := range keys {
-		end := high
-		if i+1 < len(keys) {
-			end = keys[i+1]
-		}
-		if !within(k, low, end) {
-			return fmt.Errorf("page %d: its keys are out of order", id)
-		}
-		if err := w.tree(kids[i], k, end, depth+1, fn); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -167,23 +285,45 @@ func slice(p []byte, element int, pos, n uint64) ([]byte, error) {
 	return p[start : start+n : start+n], nil
 }
 
-func branch(p []byte) (keys [][]byte, kids []uint64, err error) {
+// branch calls fn for each child of a branch page, with the bounds of its keys. As many children as run, this one among them,
+// follow each other in the file.
+func branch(id uint64, p, low, high []byte, fn func(kid, run uint64, low, high []byte) error) error {
 	n, err := elements(p, branchFlag)
 	if err != nil || n == 0 {
-		return nil, nil, errors.Join(err, errors.New("it is not a branch"))
+		return fmt.Errorf("page %d: %w", id, errors.Join(err, errors.New("it is not a branch")))
 	}
-	for i := range n {
+	kids := make([]struct {
+		key     []byte
+		id, run uint64
+	}, n)
+	for i := n - 1; i >= 0; i-- {
 		at := pageHeaderSize + i*elementSize
 		k, err := slice(p, at, uint64(native.Uint32(p[at:])), uint64(native.Uint32(p[at+4:])))
 		if err == nil && len(k) == 0 {
 			err = errors.New("it has an empty key") // bbolt asserts that there is none
 		}
 		if err != nil {
-			return nil, nil, err
+			return fmt.Errorf("page %d: %w", id, err)
 		}
-		keys, kids = append(keys, k), append(kids, native.Uint64(p[at+8:]))
+		kid := &kids[i]
+		kid.key, kid.id, kid.run = k, native.Uint64(p[at+8:]), 1
+		if i+1 < n && kids[i+1].id == kid.id+1 {
+			kid.run += kids[i+1].run
+		}
 	}
-	return keys, kids, nil
+	for i, k := range kids {
+		end := high
+		if i+1 < n {
+			end = kids[i+1].key
+		}
+		if !within(k.key, low, end) {
+			return fmt.Errorf("page %d: its keys are out of order", id)
+		}
+		if err := fn(k.id, k.run, k.key, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func leaf(p, low, high []byte, fn leafFunc) error {
@@ -210,32 +350,10 @@ func leaf(p, low, high []byte, fn leafFunc) error {
 	return nil
 }
 
-// bucket checks an element of the root: a bucket, with its tree or its inline page.
-func (w *walker) bucket(name, val []byte, flags uint32) error {
-	if flags != bucketFlag || len(val) < bucketSize {
-		return fmt.Errorf("%q is not a bucket", name)
-	}
-	if root := native.Uint64(val); root != 0 {
-		return w.tree(root, nil, nil, 0, record)
-	}
-	p := val[bucketSize:]
-	if len(p) < pageHeaderSize || native.Uint64(p) != 0 || native.Uint32(p[12:]) != 0 {
-		return fmt.Errorf("bucket %q is damaged", name)
-	}
-	return leaf(p, nil, nil, record)
-}
-
-// record checks an element of a bucket: the vault does not nest buckets.
-func record(_, _ []byte, flags uint32) error {
-	if flags != 0 {
-		return errors.New("an element has unknown flags")
-	}
-	return nil
-}
-
 // freelist checks that the pages listed as free and the pages used are all pages, and none is both.
-func (w *walker) freelist(id uint64) error {
-	p, err := w.page(id)
+func (l *layout) freelist(id uint64) error {
+	w := walker{layout: l}
+	p, err := w.page(id, 1, 0)
 	if err != nil {
 		return fmt.Errorf("list of free pages: %w", err)
 	}
@@ -249,13 +367,16 @@ func (w *walker) freelist(id uint64) error {
 	last := uint64(1)
 	for i := range n {
 		free := native.Uint64(ids[i*8:])
-		if free <= last || free >= w.high || w.used[free] {
+		if free <= last || free >= l.live.high || !l.mark(free) {
 			return fmt.Errorf("page %d cannot be free", free)
 		}
-		w.used[free] = true
 		last = free
 	}
-	if lost := w.high - uint64(len(w.used)); lost != 0 {
+	marked := 0
+	for _, word := range l.used {
+		marked += bits.OnesCount64(word)
+	}
+	if lost := l.live.high - uint64(marked); lost != 0 {
 		return fmt.Errorf("%d pages are neither used nor free", lost)
 	}
 	return nil

@@ -35,6 +35,12 @@ type Token struct {
 	Created    time.Time      `json:"created"`
 	Updated    time.Time      `json:"updated"`
 	LastUsed   time.Time      `json:"last_used,omitzero"` // when the desk last saw a code of it
+	// Stale says that the vault was restored from a backup since: the counter is old, and one code proves nothing before two
+	// have moved it on (resync before use).
+	Stale       bool   `json:"stale,omitempty"`
+	Batch       string `json:"batch,omitempty"`       // the delivery or enrollment that it came with
+	Tenant      string `json:"tenant,omitempty"`      // empty for the only one
+	Description string `json:"description,omitempty"` // an officer's words
 }
 
 // Job is a piece of multi-step work in the journal. It is there from its first step until it has
@@ -92,17 +98,24 @@ const (
 	LevelTPM        Level = "tpm"        // bound to this board's TPM
 	LevelEmulated   Level = "emulated"   // bound to a software TPM: for tests only
 	LevelPassphrase Level = "passphrase" // software only
+	LevelKeyFile    Level = "keyfile"    // software only, and the key lies beside it
 )
 
-// Describe says honestly what the level protects against.
-func (l Level) Describe() string {
-	switch l {
-	case LevelTPM:
+// Describe says honestly what the level protects against, with a PIN or without.
+func (l Level) Describe(pin bool) string {
+	switch {
+	case l == LevelTPM && pin:
+		return "bound to this board and a PIN; whoever breaks or listens to the TPM still has to guess the PIN"
+	case l == LevelTPM:
 		return "bound to this board; any process with TPM access and the file can open it"
-	case LevelEmulated:
+	case l == LevelEmulated && pin:
+		return "EMULATED TPM: bound to a software TPM and a PIN; protects like a passphrase at best; for tests only"
+	case l == LevelEmulated:
 		return "EMULATED TPM: bound to a software TPM, protects nothing; for tests only"
-	case LevelPassphrase:
+	case l == LevelPassphrase:
 		return "software: protected by passphrase only; copies can be attacked offline; no rollback detection"
+	case l == LevelKeyFile:
+		return "obfuscation: the key lies in a file; whoever copies both can open it; no rollback detection"
 	}
 	return fmt.Sprintf("unknown level %q", string(l))
 }

@@ -70,8 +70,8 @@ func TestTokensFilter(t *testing.T) {
 	all := []vault.Token{
 		{ID: "yk-1/otp1", Status: vault.Active, Owner: "alice"},
 		{ID: "yk-1/otp2", Status: vault.Disabled, Owner: "Bob"},
-		{ID: "yk-10/otp1", Status: vault.Active},
-		{ID: "yk-2/otp2", Status: vault.Pending, Owner: "alice"},
+		{ID: "yk-10/otp1", Status: vault.Active, Serial: 77, Batch: "May", Stale: true},
+		{ID: "yk-2/otp2", Status: vault.Pending, Owner: "alice", Tenant: "North", Description: "Spare (green)"},
 	}
 	update(t, v, func(tx *vault.Tx) error {
 		for _, i := range []int{2, 0, 3, 1} {
@@ -84,33 +84,47 @@ func TestTokensFilter(t *testing.T) {
 	for _, c := range []struct {
 		filter vault.Filter
 		want   string
+		next   device.TokenID
 	}{
-		{vault.Filter{}, "yk-1/otp1 yk-1/otp2 yk-10/otp1 yk-2/otp2"},
-		{vault.Filter{Device: "yk-1"}, "yk-1/otp1 yk-1/otp2"},
-		{vault.Filter{Device: "yk-3"}, ""},
-		{vault.Filter{Owner: "alice"}, "yk-1/otp1 yk-2/otp2"},
-		{vault.Filter{Owner: "ALICE"}, "yk-1/otp1 yk-2/otp2"},
-		{vault.Filter{Owner: "bob"}, "yk-1/otp2"},
-		{vault.Filter{Owner: "alic"}, ""},
-		{vault.Filter{Text: "aLIC"}, "yk-1/otp1 yk-2/otp2"},
-		{vault.Filter{Status: vault.Active}, "yk-1/otp1 yk-10/otp1"},
-		{vault.Filter{Text: "BOB"}, "yk-1/otp2"},
-		{vault.Filter{Text: "yk-1"}, "yk-1/otp1 yk-1/otp2 yk-10/otp1"},
-		{vault.Filter{Limit: 2}, "yk-1/otp1 yk-1/otp2"},
-		{vault.Filter{Limit: 2, After: "yk-1/otp2"}, "yk-10/otp1 yk-2/otp2"},
-		{vault.Filter{Device: "yk-1", After: "yk-1/otp1"}, "yk-1/otp2"},
-		{vault.Filter{Device: "yk-1", After: "yk-2/otp1"}, ""},
-		{vault.Filter{Device: "yk-2", After: "yk-1/otp1"}, "yk-2/otp2"},
-		{vault.Filter{Owner: "alice", Limit: 1, After: "yk-1/otp1"}, "yk-2/otp2"},
+		{vault.Filter{}, "yk-1/otp1 yk-1/otp2 yk-10/otp1 yk-2/otp2", ""},
+		{vault.Filter{Device: "yk-1"}, "yk-1/otp1 yk-1/otp2", ""},
+		{vault.Filter{Device: "yk-3"}, "", ""},
+		{vault.Filter{Owner: "alice"}, "yk-1/otp1 yk-2/otp2", ""},
+		{vault.Filter{Owner: "ALICE"}, "yk-1/otp1 yk-2/otp2", ""},
+		{vault.Filter{Owner: "bob"}, "yk-1/otp2", ""},
+		{vault.Filter{Owner: "alic"}, "", ""},
+		{vault.Filter{Text: "aLIC"}, "yk-1/otp1 yk-2/otp2", ""},
+		{vault.Filter{Status: vault.Active}, "yk-1/otp1 yk-10/otp1", ""},
+		{vault.Filter{Text: "BOB"}, "yk-1/otp2", ""},
+		{vault.Filter{Text: "yk-1"}, "yk-1/otp1 yk-1/otp2 yk-10/otp1", ""},
+		{vault.Filter{Limit: 2}, "yk-1/otp1 yk-1/otp2", "yk-1/otp2"},
+		{vault.Filter{Limit: 2, After: "yk-1/otp2"}, "yk-10/otp1 yk-2/otp2", ""},
+		{vault.Filter{Device: "yk-1", After: "yk-1/otp1"}, "yk-1/otp2", ""},
+		{vault.Filter{Device: "yk-1", After: "yk-2/otp1"}, "", ""},
+		{vault.Filter{Device: "yk-2", After: "yk-1/otp1"}, "yk-2/otp2", ""},
+		{vault.Filter{Owner: "alice", Limit: 1, After: "yk-1/otp1"}, "yk-2/otp2", ""},
+		{vault.Filter{Owner: "alice", Limit: 1}, "yk-1/otp1", "yk-1/otp1"},
+		{vault.Filter{Serial: 1}, "yk-1/otp1 yk-1/otp2", ""},
+		{vault.Filter{Serial: 77}, "yk-10/otp1", ""},
+		{vault.Filter{Serial: 7}, "", ""},
+		{vault.Filter{Batch: "may"}, "yk-10/otp1", ""},
+		{vault.Filter{Tenant: "NORTH"}, "yk-2/otp2", ""},
+		{vault.Filter{Stale: true}, "yk-10/otp1", ""},
+		{vault.Filter{Stale: true, Status: vault.Pending}, "", ""},
+		{vault.Filter{Text: "gre"}, "yk-2/otp2", ""},
+		{vault.Filter{Text: "reen"}, "", ""},
+		{vault.Filter{Text: "7"}, "yk-10/otp1", ""},
+		{vault.Filter{Text: "1"}, "yk-1/otp1 yk-1/otp2 yk-10/otp1", ""},
+		{vault.Filter{Text: "a", Status: vault.Pending}, "yk-2/otp2", ""},
 	} {
 		view(t, v, func(tx *vault.Tx) error {
-			list, err := tx.Tokens(c.filter)
+			list, next, err := tx.Tokens(c.filter)
 			var got []string
 			for _, tok := range list {
 				got = append(got, string(tok.ID))
 			}
-			if g := strings.Join(got, " "); g != c.want {
-				t.Errorf("%+v: %q, want %q", c.filter, g, c.want)
+			if g := strings.Join(got, " "); g != c.want || next != c.next {
+				t.Errorf("%+v: %q and %q, want %q and %q", c.filter, g, next, c.want, c.next)
 			}
 			return err
 		})
@@ -127,7 +141,8 @@ func TestSeeds(t *testing.T) {
 	refused(t, v, "another one is there", func(tx *vault.Tx) error { return tx.SetSeed(alice, 1, two) })
 	refused(t, v, "start at 1", func(tx *vault.Tx) error { return tx.SetSeed(alice, 0, two) })
 	refused(t, v, "empty", func(tx *vault.Tx) error { return tx.SetSeed(alice, 3, secret.Secret{}) })
-	refused(t, v, "does not exist", func(tx *vault.Tx) error { return tx.SetSeed(bob, 1, one) })
+	refused(t, v, "does not exist", func(tx *vault.Tx) error { return tx.SetSeed(bob, 1, secret.Random(20)) })
+	refused(t, v, "been here before, as that of yk-1001/otp2 (generation 2)", func(tx *vault.Tx) error { return tx.SetSeed(bob, 1, two) })
 	view(t, v, func(tx *vault.Tx) error {
 		s, err := tx.Seed(alice, 1)
 		if err != nil || !s.Equal(one) {
@@ -178,7 +193,7 @@ func TestDeleteToken(t *testing.T) {
 	v := vaulttest.New(t)
 	job := vault.Job{Kind: "enroll", Token: alice}
 	update(t, v, func(tx *vault.Tx) error {
-		return errors.Join(put(tx, alice, []byte("s")), put(tx, bob, []byte("s")), tx.SetSeed(alice, 2, secret.Random(20)), tx.PutJob(&job))
+		return errors.Join(put(tx, alice, []byte("s")), put(tx, bob, []byte("t")), tx.SetSeed(alice, 2, secret.Random(20)), tx.PutJob(&job))
 	})
 	refused(t, v, "job 1 (enroll) is for token yk-1001/otp2", func(tx *vault.Tx) error { return tx.DeleteToken(alice) })
 	update(t, v, func(tx *vault.Tx) error { return errors.Join(tx.DeleteToken(alice), tx.DeleteJob(job.ID)) })
@@ -202,7 +217,7 @@ func TestJobs(t *testing.T) {
 	v := vaulttest.New(t)
 	a, b := vault.Job{Kind: "enroll", Token: alice, Params: []byte(`{"n":1}`)}, vault.Job{Kind: "reissue", Token: bob}
 	update(t, v, func(tx *vault.Tx) error {
-		return errors.Join(put(tx, alice, []byte("s")), put(tx, bob, []byte("s")), tx.PutJob(&a), tx.PutJob(&b))
+		return errors.Join(put(tx, alice, []byte("s")), put(tx, bob, []byte("t")), tx.PutJob(&a), tx.PutJob(&b))
 	})
 	if a.ID != 1 || b.ID != 2 || a.Created.IsZero() {
 		t.Errorf("jobs %+v %+v", a, b)
@@ -289,7 +304,7 @@ func TestManyRecords(t *testing.T) {
 	for from := 0; from < n; from += 1000 {
 		update(t, v, func(tx *vault.Tx) error {
 			for i := from; i < from+1000; i++ {
-				if err := tx.PutToken(vault.Token{ID: id(i), Status: vault.Pending, Owner: strings.Repeat("o", i%300)}); err != nil {
+				if err := tx.PutToken(vault.Token{ID: id(i), Status: vault.Pending, Owner: strings.Repeat("o", i%250)}); err != nil {
 					return err
 				}
 				if err := tx.SetSeed(id(i), 1, secret.Random(20)); err != nil {
@@ -314,7 +329,7 @@ func TestManyRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	view(t, reopen(t, v.Path()), func(tx *vault.Tx) error {
-		list, err := tx.Tokens(vault.Filter{})
+		list, _, err := tx.Tokens(vault.Filter{})
 		if len(list) != 10 {
 			t.Errorf("%d tokens are left", len(list))
 		}

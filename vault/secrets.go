@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"tokendesk/device"
 	"tokendesk/vault/secret"
@@ -30,7 +31,8 @@ func parseSeedKey(k []byte) (device.TokenID, int, error) {
 // validGeneration: generations start at 1 and have 4 bytes in the key.
 func validGeneration(g int) bool { return g >= 1 && g <= math.MaxInt32 }
 
-// SetSeed seals the seed of a token's generation. Another seed for the same generation is refused; the same one is not.
+// SetSeed seals the seed of a token's generation. Another seed for the same generation is refused; the same one is not. A
+// seed that the vault has held before, of whatever token, is ErrSeedSeen.
 func (tx *Tx) SetSeed(id device.TokenID, generation int, s secret.Secret) error {
 	if !validGeneration(generation) {
 		return fmt.Errorf("cannot set a seed of %s: generations start at 1, this is %d", id, generation)
@@ -50,6 +52,9 @@ func (tx *Tx) SetSeed(id device.TokenID, generation int, s secret.Secret) error 
 		return nil
 	}
 	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if err := tx.noteSeed(id, generation, s); err != nil {
 		return err
 	}
 	tx.touch(id)
@@ -79,10 +84,25 @@ func (tx *Tx) Generations(id device.TokenID) ([]int, error) {
 	return out, err
 }
 
-// DeleteSeed removes a seed. A seed that is not there is no error.
+// DeleteSeed removes a seed. A seed that is not there is no error. Pages of the file hold it, sealed, until Rotate.
 func (tx *Tx) DeleteSeed(id device.TokenID, generation int) error {
 	tx.touch(id)
-	return tx.delete(bucketSeeds, seedKey(id, generation))
+	return tx.shred(bucketSeeds, seedKey(id, generation))
+}
+
+// shred takes a secret out, and notes that older pages still hold it.
+func (tx *Tx) shred(bucket string, key []byte) error {
+	if val, err := tx.get(bucket, key); val == nil || err != nil {
+		return err
+	}
+	tx.weigh(heavy)
+	if tx.ledger.Shred.IsZero() {
+		tx.ledger.Shred = time.Now().UTC()
+	}
+	if bucket == bucketSeeds {
+		tx.ledger.Destroyed++
+	}
+	return tx.delete(bucket, key)
 }
 
 // SetAccessCode seals the access code that protects a token's slot, in place of any other.
@@ -107,11 +127,8 @@ func (tx *Tx) AccessCode(id device.TokenID) (secret.Secret, error) {
 }
 
 func (tx *Tx) seal(bucket string, key []byte, s secret.Secret) error {
-	sealed, err := tx.v.keys.encodeSecret(bucket, key, s)
-	if err != nil {
-		return fmt.Errorf("cannot seal an entry in %s: %w", bucket, err)
-	}
-	return tx.put(bucket, key, sealed)
+	tx.weigh(heavy)
+	return tx.put(bucket, key, tx.coder.encodeSecret(bucket, key, tx.version(), s))
 }
 
 func (tx *Tx) unseal(bucket string, key []byte) (s secret.Secret, ok bool, err error) {
@@ -119,7 +136,7 @@ func (tx *Tx) unseal(bucket string, key []byte) (s secret.Secret, ok bool, err e
 	if sealed == nil || err != nil {
 		return s, false, err
 	}
-	if s, err = tx.v.keys.decodeSecret(bucket, key, sealed); err != nil {
+	if s, err = tx.coder.decodeSecret(bucket, key, sealed); err != nil {
 		return secret.Secret{}, false, tx.refuse(bucket, key, err)
 	}
 	return s, true, nil

@@ -2,28 +2,10 @@ package vault
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"tokendesk/device"
 )
-
-// Filter selects tokens; its zero value selects all.
-type Filter struct {
-	Device device.ID
-	Owner  string // in any case of letters, as directories compare names
-	Status Status
-	Text   string         // found in the name or the owner, in any case of letters
-	After  device.TokenID // only names after this one: where the last page ended
-	Limit  int            // at most so many; 0 for all
-}
-
-func (f Filter) matches(t Token) bool {
-	text := strings.ToLower(f.Text)
-	return (f.Owner == "" || strings.EqualFold(f.Owner, t.Owner)) &&
-		(f.Status == "" || f.Status == t.Status) &&
-		(strings.Contains(strings.ToLower(string(t.ID)), text) || strings.Contains(strings.ToLower(t.Owner), text))
-}
 
 // Token returns one token, or ErrNotFound.
 func (tx *Tx) Token(id device.TokenID) (Token, error) {
@@ -35,28 +17,9 @@ func (tx *Tx) Token(id device.TokenID) (Token, error) {
 	return t, err
 }
 
-// Tokens returns the tokens that f selects, in the order of their names.
-func (tx *Tx) Tokens(f Filter) ([]Token, error) {
-	var prefix []byte
-	if f.Device != "" {
-		prefix = []byte(f.Device + "/")
-	}
-	var out []Token
-	err := tx.scan(bucketTokens, prefix, []byte(f.After), func(p pair) (bool, error) {
-		var t Token
-		if err := tx.open(bucketTokens, p.key, p.val, &t); err != nil {
-			return false, err
-		}
-		if f.matches(t) {
-			out = append(out, t)
-		}
-		return f.Limit <= 0 || len(out) < f.Limit, nil
-	})
-	return out, err
-}
-
 // PutToken writes a token and sets Updated, and Created if it is zero. Neither the generation nor, within one, the
-// counter goes down. Once emulated, a token stays so.
+// counter goes down. Once emulated, a token stays so. What it says of owner (up to 256 bytes), batch, tenant (64) and
+// description (1024) is UTF-8 without control characters.
 func (tx *Tx) PutToken(t Token) error {
 	if _, err := device.ParseTokenID(string(t.ID)); err != nil {
 		return fmt.Errorf("cannot put a token: %w", err)
@@ -74,6 +37,9 @@ func (tx *Tx) PutToken(t Token) error {
 	if err != nil {
 		return err
 	}
+	if err := checkTexts(t, old); err != nil {
+		return err
+	}
 	now := time.Now().UTC()
 	if ok {
 		if err := succeeds(t, old); err != nil {
@@ -89,7 +55,24 @@ func (tx *Tx) PutToken(t Token) error {
 	}
 	t.Updated = now
 	tx.touch(t.ID)
+	tx.touched[t.ID] = &t
+	if !ok || !onlyMoved(t, old) {
+		tx.weigh(heavy)
+	}
+	var was indexed
+	if ok {
+		was = &old
+	}
+	if err := tx.reindex(was, &t); err != nil {
+		return err
+	}
 	return tx.store(bucketTokens, []byte(t.ID), t)
+}
+
+// onlyMoved tells whether nothing but the counter differs.
+func onlyMoved(t, old Token) bool {
+	old.Counter, old.LastUsed, old.Updated = t.Counter, t.LastUsed, t.Updated
+	return t == old
 }
 
 func succeeds(t, old Token) error {
@@ -106,7 +89,8 @@ func succeeds(t, old Token) error {
 // DeleteToken removes a token with its seeds and access code, for an enrollment that is undone. Its jobs and changes must
 // go in the same transaction. A token that is not there is ErrNotFound.
 func (tx *Tx) DeleteToken(id device.TokenID) error {
-	if _, err := tx.Token(id); err != nil {
+	t, err := tx.Token(id)
+	if err != nil {
 		return err
 	}
 	gens, err := tx.Generations(id)
@@ -118,9 +102,14 @@ func (tx *Tx) DeleteToken(id device.TokenID) error {
 			return err
 		}
 	}
-	if err := tx.delete(bucketCodes, []byte(id)); err != nil {
+	if err := tx.shred(bucketCodes, []byte(id)); err != nil {
+		return err
+	}
+	if err := tx.reindex(&t, nil); err != nil {
 		return err
 	}
 	tx.touch(id)
+	tx.touched[id] = nil
+	tx.weigh(heavy)
 	return tx.delete(bucketTokens, []byte(id))
 }

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/bbolt"
 
 	"tokendesk/device"
+	"tokendesk/vault/audit"
+	"tokendesk/vault/secret"
 )
 
 const (
@@ -18,36 +21,73 @@ const (
 	bucketCodes  = "codes" // access codes
 	bucketJobs   = "jobs"
 	bucketOutbox = "outbox"
+	bucketIndex  = "index"  // see index.go
+	bucketAudit  = "audit"  // see audit.go
+	bucketSeen   = "seen"   // fingerprints of every seed ever held, see sentinel.go
+	bucketBackup = "backup" // what backups were made
+	bucketSystem = "system" // the vault's own secrets
 	keyHeader    = "header"
-	keySequence  = "sequence"
+	keyLedger    = "ledger"
 )
 
-var buckets = []string{bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox}
+var buckets = []string{
+	bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox, bucketIndex, bucketAudit, bucketSeen, bucketBackup, bucketSystem,
+}
 
-var errTxDone = errors.New("the transaction is over")
+// secretBuckets hold sealed values; index entries have none; all others are records.
+var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true}
+
+var (
+	errTxDone   = errors.New("the transaction is over")
+	errReadOnly = errors.New("the transaction only reads")
+)
 
 // Tx is a transaction. It is used by one goroutine, and not after the function that got it has returned.
 type Tx struct {
-	v       *Vault
+	s       *session
 	bolt    *bbolt.Tx
+	coder   *coder
+	summer  *summer // nil in a transaction that only reads
+	ledger  *ledger
+	weight  weight
 	done    bool
-	touched map[device.TokenID]bool // whose references settle checks
+	cursors map[string]*bbolt.Cursor  // see seek
+	touched map[device.TokenID]*Token // whose references settle checks; as PutToken has left them, or nil if it has not
+	acts    []audit.Act               // for the audit trail
+
+	sentinel secret.Secret // see noteSeed; zero until it is needed
 }
+
+// weight says what a transaction does to the epoch.
+type weight int
+
+const (
+	nothing weight = iota // nothing was written
+	light                 // counters and bookkeeping: their epoch may come later
+	heavy                 // an effect may follow: the epoch comes before it
+)
+
+func (tx *Tx) weigh(w weight) { tx.weight = max(tx.weight, w) }
 
 func (tx *Tx) rollback() {
 	if tx.done {
 		return
 	}
-	tx.done = true
-	tx.v.guard(tx.bolt.Rollback) // after damage there is nothing to roll back
+	tx.end()
+	tx.s.guard(tx.bolt.Rollback) // after damage there is nothing to roll back
 }
 
 func (tx *Tx) commit() error {
-	tx.done = true
-	if err := tx.v.guard(tx.bolt.Commit); err != nil {
-		return writeError(tx.v.path, err)
+	tx.end()
+	if err := tx.s.guard(tx.bolt.Commit); err != nil {
+		return writeError(tx.s.path, err)
 	}
 	return nil
+}
+
+func (tx *Tx) end() {
+	tx.done = true
+	tx.sentinel.Wipe()
 }
 
 // with runs fn on a bucket.
@@ -55,13 +95,34 @@ func (tx *Tx) with(bucket string, fn func(*bbolt.Bucket) error) error {
 	if tx.done {
 		return errTxDone
 	}
-	return tx.v.guard(func() error { return fn(tx.bolt.Bucket([]byte(bucket))) })
+	return tx.s.guard(func() error { return fn(tx.bolt.Bucket([]byte(bucket))) })
+}
+
+// seek is that of a cursor which every lookup in the bucket shares: bbolt's own Get makes one each time.
+func (tx *Tx) seek(bucket string, b *bbolt.Bucket, key []byte) (k, v []byte) {
+	c, ok := tx.cursors[bucket]
+	if !ok {
+		if tx.cursors == nil {
+			tx.cursors = map[string]*bbolt.Cursor{}
+		}
+		c = b.Cursor()
+		tx.cursors[bucket] = c
+	}
+	return c.Seek(key)
+}
+
+// find returns a stored value, or nil.
+func (tx *Tx) find(bucket string, b *bbolt.Bucket, key []byte) []byte {
+	if k, v := tx.seek(bucket, b, key); string(k) == string(key) {
+		return v
+	}
+	return nil
 }
 
 // get returns a copy of a stored value, or nil.
 func (tx *Tx) get(bucket string, key []byte) (val []byte, err error) {
 	err = tx.with(bucket, func(b *bbolt.Bucket) error {
-		if got := b.Get(key); got != nil {
+		if got := tx.find(bucket, b, key); got != nil {
 			val = append(make([]byte, 0, len(got)), got...)
 		}
 		return nil
@@ -69,12 +130,30 @@ func (tx *Tx) get(bucket string, key []byte) (val []byte, err error) {
 	return val, err
 }
 
+// put stores a value and keeps the ledger. A nil value takes the entry out; an index entry's value is empty.
 func (tx *Tx) put(bucket string, key, val []byte) error {
-	return tx.with(bucket, func(b *bbolt.Bucket) error { return b.Put(key, val) })
+	if tx.summer == nil {
+		return errReadOnly
+	}
+	return tx.with(bucket, func(b *bbolt.Bucket) error {
+		if old := tx.find(bucket, b, key); old != nil {
+			tx.ledger.Sum.sub(tx.summer.term(bucket, key, old))
+			tx.ledger.Entries--
+		}
+		if val == nil {
+			return b.Delete(key)
+		}
+		tx.ledger.Sum.add(tx.summer.term(bucket, key, val))
+		tx.ledger.Entries++
+		return b.Put(key, val)
+	})
 }
 
-func (tx *Tx) delete(bucket string, key []byte) error {
-	return tx.with(bucket, func(b *bbolt.Bucket) error { return b.Delete(key) })
+func (tx *Tx) delete(bucket string, key []byte) error { return tx.put(bucket, key, nil) }
+
+// meta stores what the ledger does not count: the header and the ledger itself.
+func (tx *Tx) meta(key string, val []byte) error {
+	return tx.with(bucketMeta, func(b *bbolt.Bucket) error { return b.Put([]byte(key), val) })
 }
 
 type pair struct{ key, val []byte }
@@ -89,7 +168,7 @@ func (tx *Tx) scan(bucket string, prefix, after []byte, fn func(pair) (bool, err
 	for {
 		var p pair
 		err := tx.with(bucket, func(b *bbolt.Bucket) error {
-			k, v := b.Cursor().Seek(next)
+			k, v := tx.seek(bucket, b, next)
 			if k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == string(prefix) {
 				p = pair{append([]byte(nil), k...), append([]byte{}, v...)}
 			}
@@ -107,7 +186,7 @@ func (tx *Tx) scan(bucket string, prefix, after []byte, fn func(pair) (bool, err
 
 // open decodes the record at a key into out.
 func (tx *Tx) open(bucket string, key, val []byte, out any) error {
-	body, err := tx.v.keys.decodeRecord(bucket, key, val)
+	body, err := tx.coder.decodeRecord(bucket, key, val)
 	if err == nil {
 		err = json.Unmarshal(body, out)
 	}
@@ -123,7 +202,7 @@ func (tx *Tx) refuse(bucket string, key []byte, err error) error {
 	if errors.As(err, &state) {
 		return err
 	}
-	return corrupt("%s: the entry %q in %s was changed behind the vault's back: %w", tx.v.path, key, bucket, err)
+	return corrupt("%s: the entry %q in %s was changed behind the vault's back: %w", tx.s.path, key, bucket, err)
 }
 
 // load reads a record; ok is false if there is none.
@@ -137,44 +216,63 @@ func (tx *Tx) load(bucket string, key []byte, out any) (ok bool, err error) {
 
 // store writes a record.
 func (tx *Tx) store(bucket string, key []byte, rec any) error {
+	if tx.summer == nil {
+		return errReadOnly
+	}
 	body, err := json.Marshal(rec)
 	if err != nil {
 		return fmt.Errorf("cannot store an entry in %s: %w", bucket, err)
 	}
-	return tx.put(bucket, key, tx.v.keys.encodeRecord(bucket, key, body))
+	tx.weigh(light)
+	return tx.put(bucket, key, tx.coder.encodeRecord(bucket, key, tx.version(), body))
+}
+
+// version gives out the next record version.
+func (tx *Tx) version() uint64 {
+	tx.ledger.Version++
+	return tx.ledger.Version
 }
 
 func (tx *Tx) touch(id device.TokenID) {
 	if tx.touched == nil {
-		tx.touched = map[device.TokenID]bool{}
+		tx.touched = map[device.TokenID]*Token{}
 	}
-	tx.touched[id] = true
+	if _, ok := tx.touched[id]; !ok {
+		tx.touched[id] = nil
+	}
 }
 
-// sequence holds the last numbers given out. Numbers are never used again.
-type sequence struct {
-	Job    uint64 `json:"job"`
-	Change uint64 `json:"change"`
-}
-
-// number gives out the next number for a bucket. It must be above all that are there, or order would be lost.
-func (tx *Tx) number(bucket string, of func(*sequence) *uint64) (uint64, error) {
-	var s sequence
-	if _, err := tx.load(bucketMeta, []byte(keySequence), &s); err != nil {
-		return 0, err
+// number gives out the number after last for a bucket. It must be above all that are there, or order would be lost.
+// Numbers are never used again.
+func (tx *Tx) number(bucket string, last *uint64) (uint64, error) {
+	if tx.summer == nil {
+		return 0, errReadOnly
 	}
-	n := of(&s)
-	*n++
+	n := *last + 1
 	err := tx.with(bucket, func(b *bbolt.Bucket) error {
-		if last, _ := b.Cursor().Last(); last != nil && string(last) >= string(numberKey(*n)) {
-			return tx.refuse(bucket, last, errors.New("its number was never given out"))
+		if k, _ := b.Cursor().Last(); k != nil && string(k) >= string(numberKey(n)) {
+			return tx.refuse(bucket, k, errors.New("its number was never given out"))
 		}
 		return nil
 	})
-	if err != nil {
-		return 0, err
+	if err == nil {
+		*last = n
 	}
-	return *n, tx.store(bucketMeta, []byte(keySequence), s)
+	return n, err
 }
 
 func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// close writes what belongs to every commit: the audit trail, and the ledger with its epoch.
+func (tx *Tx) close(epoch uint64, counter uint64) error {
+	tx.ledger.Epoch = epoch
+	if err := tx.writeActs(epoch, counter); err != nil {
+		return err
+	}
+	tx.ledger.Changed = time.Now().UTC()
+	encoded, err := tx.ledger.encode(tx.s.keys)
+	if err != nil {
+		return err
+	}
+	return tx.meta(keyLedger, encoded)
+}

@@ -1,225 +1,140 @@
 package vault
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
-	"runtime/debug"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"tokendesk/vault/secret"
 )
 
-// Vault is an open vault. It is safe for concurrent use.
+// tailDelay is how long changes without an effect outside may share an epoch.
+const tailDelay = time.Minute
+
+// Vault is a vault file, and what it is sealed by. It is locked until Unlock, and can be locked again; meanwhile every
+// transaction is refused with a StateError. It is safe for concurrent use.
 type Vault struct {
-	path   string
-	header *header
-	keys   *keyring
-	db     *bbolt.DB
-	file   *os.File
+	path string
+	open func() (Sealer, error)
 
-	open    sync.RWMutex // held for reading by every transaction
+	writer  sync.Mutex   // held by whoever changes the file, or opens or closes it; taken before door
+	door    sync.RWMutex // held for reading by every transaction; guards what follows
+	session *session     // nil while locked
+	trouble error        // why it is not open
 	closed  bool
-	writer  sync.Mutex  // one writer; bbolt's own lock stays locked when bbolt panics
-	damaged atomic.Bool // bbolt has panicked: its locks and memory are not to be touched again
+
+	backups sync.Mutex // held by whoever makes or prunes backups, or replaces the file, which waits for them; taken before writer
+
+	unanchored atomic.Bool // the session's last commit waits for the TPM
 }
 
-// Create makes a vault at path, sealed by s, and opens it. It refuses if anything is at path. The file gets its
-// name last, so that a crash leaves no half vault (but perhaps a file .NAME.*.new beside it).
-func Create(path string, s Sealer) (*Vault, error) {
-	if err := absent(path); err != nil {
-		return nil, err
-	}
-	h := &header{ID: rand.Text(), Sealer: s.Kind(), Level: s.Level(), Created: time.Now().UTC()}
-	root, dek := secret.Random(keySize), secret.Random(keySize)
-	defer root.Wipe()
-	defer dek.Wipe()
-	var err error
-	if h.Sealed, err = s.Seal(root); err != nil {
-		return nil, err
-	}
-	kek := h.kek(root)
-	defer kek.Wipe()
-	if err := h.wrap(kek, 1, dek); err != nil {
-		return nil, err
-	}
-	keys := &keyring{vault: h.ID, keys: map[uint32]purposes{}}
-	defer keys.wipe()
-	keys.add(1, dek)
-	err = createFile(path, func(f *os.File) error { return lay(f, h, keys) })
-	if err != nil {
-		return nil, err
-	}
-	return Open(path, s) // also proves that the seal opens
-}
+// At returns the vault at path, locked. open is called by each Unlock for what it is sealed by; Lock closes that.
+func At(path string, open func() (Sealer, error)) *Vault { return &Vault{path: path, open: open} }
 
-// lay writes an empty vault into a new file and closes it.
-func lay(f *os.File, h *header, keys *keyring) error {
-	encoded, err := encodeHeader(h, keys)
-	if err != nil {
-		return err
-	}
-	db, err := bbolt.Open(f.Name(), fileMode, options(f))
-	if err != nil {
-		return writeError(f.Name(), err)
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range buckets {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyHeader), encoded)
-	})
-	if err = errors.Join(err, db.Close()); err != nil {
-		return writeError(f.Name(), err)
-	}
-	return nil
-}
-
-// Open opens the vault at path. Its errors are a StateError wherever the state has a name.
-func Open(path string, s Sealer) (*Vault, error) {
-	f, err := openFile(path)
-	if err != nil {
-		return nil, err
-	}
-	v := &Vault{path: path, file: f}
-	if err := v.unlock(s); err != nil {
-		v.release()
-		return nil, err
-	}
-	return v, nil
-}
-
-// unlock verifies the file and obtains the keys.
-func (v *Vault) unlock(s Sealer) error {
-	if err := v.checkFile(); err != nil {
-		return err
-	}
-	err := v.guard(func() (err error) {
-		v.db, err = bbolt.Open(v.path, fileMode, options(v.file))
-		return err
-	})
-	if err != nil {
-		return corruptUnlessNamed(err)
-	}
-	encoded, err := v.readHeader()
-	if err != nil {
-		return err
-	}
-	if v.header, err = decodeHeader(encoded); err != nil {
-		return err
-	}
-	if k := s.Kind(); k != v.header.Sealer {
-		return &StateError{StateWrongSealer, fmt.Errorf("%s is sealed by %s, not by %s", v.path, v.header.Sealer, k),
-			"configure the sealer that it was made with"}
-	}
-	root, err := s.Unseal(v.header.Sealed)
-	if err != nil {
-		return err
-	}
-	defer root.Wipe()
-	if v.keys, err = v.header.unwrap(root); err != nil {
-		return err
-	}
-	if err := authenticate(encoded, v.keys); err != nil {
-		return err
-	}
-	if l := s.Level(); l != v.header.Level {
-		return &StateError{StateWrongSealer, fmt.Errorf("%s was sealed at level %s, this sealer gives level %s", v.path, v.header.Level, l),
-			"open it where it was made"}
-	}
-	return nil
-}
-
-func (v *Vault) checkFile() error {
-	info, err := v.file.Stat()
-	if err != nil {
-		return fmt.Errorf("cannot open the vault: %w", err)
-	}
-	if err := checkPages(v.file, info.Size()); err != nil {
-		return corrupt("%s is damaged: %w", v.path, err)
-	}
-	return nil
-}
-
-// readHeader returns a copy of the encoded header.
-func (v *Vault) readHeader() ([]byte, error) {
-	var encoded []byte
-	err := v.guard(func() error {
-		return v.db.View(func(tx *bbolt.Tx) error {
-			for _, name := range buckets {
-				if tx.Bucket([]byte(name)) == nil {
-					return corrupt("%s is not a vault: it has no %s", v.path, name)
-				}
-			}
-			encoded = append(encoded, tx.Bucket([]byte(bucketMeta)).Get([]byte(keyHeader))...)
-			return nil
-		})
-	})
-	return encoded, err
-}
-
-// Close waits for the transactions under way, then wipes the keys and closes the file. A second Close does nothing.
-// It must not be called inside a transaction.
-func (v *Vault) Close() error {
-	v.open.Lock()
-	defer v.open.Unlock()
+// Unlock opens the vault: with its PIN or passphrase if it has one. It verifies the whole file, and that it is not an older
+// copy of itself. Its errors are a StateError wherever the state has a name. A vault that is open stays so.
+func (v *Vault) Unlock(pin secret.Secret) error {
+	defer Forget()
+	v.writer.Lock()
+	defer v.writer.Unlock()
 	if v.closed {
+		return ErrClosed
+	}
+	if v.session != nil {
 		return nil
 	}
+	s, err := openSession(v.path, v.open, pin)
+	v.enthrone(s, err)
+	return err
+}
+
+// enthrone makes s the session, or notes why there is none. The caller holds writer.
+func (v *Vault) enthrone(s *session, err error) {
+	v.door.Lock()
+	defer v.door.Unlock()
+	v.session, v.trouble = s, err
+	v.unanchored.Store(false)
+	if s != nil {
+		s.onTail = func() { v.endTail(s) }
+	}
+}
+
+// Lock waits for the transactions under way, then wipes the keys and closes the file. A vault that is locked stays so.
+func (v *Vault) Lock() error {
+	v.writer.Lock()
+	defer v.writer.Unlock()
+	return v.lock()
+}
+
+func (v *Vault) lock() error {
+	s := v.session
+	if s == nil {
+		return nil
+	}
+	err := s.endTail()
+	s.ending.Store(true)
+	v.enthrone(nil, nil) // waits for those who read
+	err = errors.Join(err, s.release())
+	Forget()
+	return err
+}
+
+// Forget erases what was computed from secrets and nobody refers to any more: see secret.Do. Whatever opens, locks or
+// re-seals a vault does it. It takes a few milliseconds.
+func Forget() {
+	for range 2 { // one leaves what the standard library caches
+		runtime.GC()
+	}
+}
+
+// Close locks the vault for ever. A second Close does nothing. It must not be called inside a transaction.
+func (v *Vault) Close() error {
+	v.writer.Lock()
+	defer v.writer.Unlock()
+	err := v.lock()
+	v.door.Lock()
+	defer v.door.Unlock()
 	v.closed = true
-	return v.release()
+	return err
 }
 
-func (v *Vault) release() error {
-	if v.keys != nil {
-		v.keys.wipe()
+// enter returns the session for a transaction, which calls leave at its end.
+func (v *Vault) enter() (s *session, leave func(), err error) {
+	v.door.RLock()
+	switch {
+	case v.closed:
+		err = ErrClosed
+	case v.session != nil:
+		return v.session, v.door.RUnlock, nil
+	case v.trouble != nil:
+		err = v.trouble
+	default:
+		err = named(StateLocked, "unlock it: tokendesk vault unlock", "%s is locked", v.path)
 	}
-	if v.db == nil || v.damaged.Load() {
-		// A map that bbolt has left behind keeps the lock beyond Close.
-		return errors.Join(unix.Flock(int(v.file.Fd()), unix.LOCK_UN), v.file.Close())
-	}
-	return v.guard(v.db.Close)
-}
-
-// ID is the vault's own name, random and for ever.
-func (v *Vault) ID() string { return v.header.ID }
-
-// Level says how well the vault is protected.
-func (v *Vault) Level() Level { return v.header.Level }
-
-// Path is the file that Open was given.
-func (v *Vault) Path() string { return v.path }
-
-// guard runs fn, which uses bbolt and nothing of the caller's, and turns a panic or a memory fault into StateCorrupt.
-func (v *Vault) guard(fn func() error) (err error) {
-	if v.damaged.Load() {
-		return corrupt("%s is damaged, as seen before", v.path)
-	}
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			v.damaged.Store(true)
-			err = corrupt("%s is damaged: %v", v.path, p)
-		}
-	}()
-	return fn()
+	v.door.RUnlock()
+	return nil, nil, err
 }
 
 // View runs fn in a transaction that reads one consistent state. Transactions do not nest.
 func (v *Vault) View(fn func(*Tx) error) error {
-	v.open.RLock()
-	defer v.open.RUnlock()
-	tx, err := v.begin(false)
+	if v.unanchored.Load() {
+		if err := v.Update(func(*Tx) error { return nil }); err != nil {
+			return err
+		}
+	}
+	s, leave, err := v.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	tx, err := s.beginView()
 	if err != nil {
 		return err
 	}
@@ -228,50 +143,75 @@ func (v *Vault) View(fn func(*Tx) error) error {
 }
 
 // Update runs fn in a transaction that commits if fn returns nil, and otherwise leaves everything as it was. When Update
-// has returned nil, the changes are on disk. Transactions do not nest.
+// has returned nil, the changes are on disk, and the TPM's counter is behind them: nothing that is told or done on
+// their ground can be undone by putting back an older file. With ErrUnanchored they are on disk, but nobody sees
+// them before the counter has followed. Transactions do not nest.
 func (v *Vault) Update(fn func(*Tx) error) error {
-	v.open.RLock()
-	defer v.open.RUnlock()
 	v.writer.Lock()
 	defer v.writer.Unlock()
-	tx, err := v.begin(true)
+	s, leave, err := v.enter()
 	if err != nil {
 		return err
 	}
-	defer tx.rollback() // also when fn panics
-	if err := fn(tx); err != nil {
-		return err
-	}
-	if err := tx.settle(); err != nil {
-		return fmt.Errorf("cannot commit: %w", err)
-	}
-	return tx.commit()
+	defer leave()
+	err = s.update(fn)
+	v.unanchored.Store(s.behind())
+	return err
 }
 
-func (v *Vault) begin(writable bool) (*Tx, error) {
-	if v.closed {
-		return nil, ErrClosed
+// endTail gives the changes since the last epoch one of their own. It is called by a timer.
+func (v *Vault) endTail(s *session) {
+	v.writer.Lock()
+	defer v.writer.Unlock()
+	if v.session == s {
+		s.endTail() // if it fails, the next change tries again
+		v.unanchored.Store(s.behind())
 	}
-	tx := &Tx{v: v}
-	err := v.guard(func() (err error) {
-		tx.bolt, err = v.db.Begin(writable)
-		return err
-	})
-	return tx, err
 }
+
+// ID is the vault's own name, random, or empty while it is locked. A restored vault has another one.
+func (v *Vault) ID() string {
+	s, leave, err := v.enter()
+	if err != nil {
+		return ""
+	}
+	defer leave()
+	return s.header().ID
+}
+
+// Level says how well the vault is protected; empty while it is locked.
+func (v *Vault) Level() Level {
+	s, leave, err := v.enter()
+	if err != nil {
+		return ""
+	}
+	defer leave()
+	return s.header().Level
+}
+
+// Path is the vault's file.
+func (v *Vault) Path() string { return v.path }
 
 func writeError(path string, err error) error {
 	var state *StateError
 	if errors.As(err, &state) {
 		return err
 	}
+	if full, ok := noRoom(err); ok {
+		return fmt.Errorf("cannot write the vault %s: %w; nothing was changed; make room and try again", path, full)
+	}
+	return fmt.Errorf("cannot write the vault %s: %w", path, err)
+}
+
+// noRoom tells whether a disk is full.
+func noRoom(err error) (syscall.Errno, bool) {
 	for _, full := range []syscall.Errno{unix.ENOSPC, unix.EDQUOT, unix.EFBIG} {
 		// bbolt v1.5.0 keeps only the text of a failure to grow (db.go: "file resize error").
 		if errors.Is(err, full) || strings.HasSuffix(err.Error(), full.Error()) {
-			return fmt.Errorf("cannot write the vault %s: %w; nothing was changed; make room and try again", path, full)
+			return full, true
 		}
 	}
-	return fmt.Errorf("cannot write the vault %s: %w", path, err)
+	return 0, false
 }
 
 func corruptUnlessNamed(err error) error {

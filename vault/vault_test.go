@@ -20,6 +20,7 @@ import (
 	"tokendesk/vault"
 	"tokendesk/vault/passseal"
 	"tokendesk/vault/secret"
+	"tokendesk/vault/stretch"
 	"tokendesk/vault/vaulttest"
 )
 
@@ -63,10 +64,7 @@ func put(tx *vault.Tx, id device.TokenID, seed []byte) error {
 func filled(t testing.TB, tokens int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vault")
-	v, err := vault.Create(path, vaulttest.Sealer(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := created(t, path)
 	update(t, v, func(tx *vault.Tx) error {
 		for i := range tokens {
 			id := device.SlotToken(device.YubiKeyID(device.Serial(1001+i)), 2)
@@ -88,9 +86,44 @@ func filled(t testing.TB, tokens int) string {
 	return path
 }
 
+// created makes a vault and opens it.
+func created(t testing.TB, path string) *vault.Vault {
+	t.Helper()
+	v, err := create(path)
+	if err == nil {
+		err = v.Unlock(secret.Secret{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// create makes a vault, and leaves it locked.
+func create(path string) (*vault.Vault, error) {
+	v := vault.At(path, software)
+	return v, v.Init(vaulttest.Setup(secret.Secret{}))
+}
+
+// software has no counters: copies of a file open side by side.
+var software = vaulttest.Board.Software
+
+// open opens a vault that create or vaulttest has made.
+func open(path string) (*vault.Vault, error) { return openWith(path, vaulttest.Board.Open) }
+
+func openWith(path string, sealer func() (vault.Sealer, error)) (*vault.Vault, error) {
+	v := vault.At(path, sealer)
+	return v, v.Unlock(secret.Secret{})
+}
+
 func reopen(t testing.TB, path string) *vault.Vault {
 	t.Helper()
-	v, err := vault.Open(path, vaulttest.Sealer(t))
+	return reopenWith(t, path, vaulttest.Board.Open)
+}
+
+func reopenWith(t testing.TB, path string, sealer func() (vault.Sealer, error)) *vault.Vault {
+	t.Helper()
+	v, err := openWith(path, sealer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,10 +133,7 @@ func reopen(t testing.TB, path string) *vault.Vault {
 
 func TestCreateAndReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vault")
-	v, err := vault.Create(path, vaulttest.Sealer(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := created(t, path)
 	id := v.ID()
 	update(t, v, func(tx *vault.Tx) error { return put(tx, alice, []byte("0123456789")) })
 	if err := errors.Join(v.Close(), v.Close()); err != nil {
@@ -121,7 +151,7 @@ func TestCreateAndReopen(t *testing.T) {
 		t.Errorf("beside the vault there is something else: %v %v", entries, err)
 	}
 	v = reopen(t, path)
-	if v.ID() != id || v.Level() != vault.LevelPassphrase || v.Path() != path {
+	if v.ID() != id || v.Level() != vault.LevelEmulated || v.Path() != path {
 		t.Errorf("ID %s (was %s), level %s, path %s", v.ID(), id, v.Level(), v.Path())
 	}
 	view(t, v, func(tx *vault.Tx) error {
@@ -147,15 +177,12 @@ func TestCreateRefusesWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range []string{file, dir, link} {
-		if _, err := vault.Create(p, vaulttest.Sealer(t)); !errors.Is(err, fs.ErrExist) {
+		if _, err := create(p); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "precious" {
 		t.Errorf("the file is now %q, %v", got, err)
-	}
-	if _, err := vault.Create(filepath.Join(dir, "absent", "vault"), vaulttest.Sealer(t)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without a directory: %v", err)
 	}
 }
 
@@ -169,26 +196,27 @@ func TestOpenNamesItsState(t *testing.T) {
 		}
 		return p
 	}
-	other, err := passseal.NewWithParams(secret.New([]byte("wrong")), passseal.MinimumParams())
-	if err != nil {
+	other := func() (vault.Sealer, error) { return passseal.Fixed(secret.New([]byte("wrong")), stretch.Minimum()) }
+	passphrase := filepath.Join(dir, "passphrase")
+	if err := vault.At(passphrase, vaulttest.Sealer).Init(vaulttest.Setup(secret.Secret{})); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		name   string
 		path   string
-		sealer vault.Sealer
+		sealer func() (vault.Sealer, error)
 		want   vault.State
 		text   string
 	}{
 		{"absent", filepath.Join(dir, "absent"), other, vault.StateAbsent, "absent"},
-		{"passphrase", path, other, vault.StateWrongPassphrase, "does not open"},
+		{"passphrase", passphrase, other, vault.StateWrongPassphrase, "does not open"},
 		{"empty", write("empty", nil), other, vault.StateCorrupt, "damaged"},
 		{"text", write("text", []byte("hello")), other, vault.StateCorrupt, "damaged"},
 		{"noise", write("noise", bytes.Repeat([]byte("noise"), 10000)), other, vault.StateCorrupt, "not that of a vault"},
 		{"directory", dir, other, vault.StateCorrupt, "directory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := vault.Open(c.path, c.sealer)
+			_, err := openWith(c.path, c.sealer)
 			wantState(t, err, c.want, c.text)
 		})
 	}
@@ -206,7 +234,7 @@ func TestOpenRefusesAFileThatOthersCanReach(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		_, err := vault.Open(path, vaulttest.Sealer(t))
+		_, err := open(path)
 		wantState(t, err, vault.StatePermission, "chmod 600 "+path)
 	}
 }
@@ -228,12 +256,11 @@ func asNobody(t *testing.T, fn func()) {
 func TestNoPermission(t *testing.T) {
 	path := filled(t, 1)
 	dir := filepath.Dir(path)
-	s := vaulttest.Sealer(t)
 	if err := os.Chmod(path, 0); err != nil {
 		t.Fatal(err)
 	}
 	asNobody(t, func() {
-		_, err := vault.Open(path, s)
+		_, err := open(path)
 		wantState(t, err, vault.StatePermission, path)
 	})
 	if err := os.Chmod(dir, 0); err != nil {
@@ -241,24 +268,24 @@ func TestNoPermission(t *testing.T) {
 	}
 	defer os.Chmod(dir, 0o700)
 	asNobody(t, func() {
-		_, err := vault.Open(path, s)
+		_, err := open(path)
 		wantState(t, err, vault.StatePermission, path)
 		// It may be there and unreadable: then nothing is created.
-		_, err = vault.Create(path, s)
+		_, err = create(path)
 		wantState(t, err, vault.StatePermission, dir)
 	})
 }
 
 func TestSecondOpenIsInUse(t *testing.T) {
 	v := vaulttest.New(t)
-	_, err := vault.Open(v.Path(), vaulttest.Sealer(t))
+	_, err := open(v.Path())
 	wantState(t, err, vault.StateInUse, v.Path())
 }
 
 func TestFileShowsNoSecret(t *testing.T) {
 	v := vaulttest.New(t)
 	seed, code := secret.Random(20), secret.Random(6)
-	for _, id := range []device.TokenID{alice, bob} {
+	for _, id := range []device.TokenID{alice} {
 		update(t, v, func(tx *vault.Tx) error {
 			_, err := tx.Enqueue(vault.Change{Kind: vault.Put, Token: id, Generation: 1})
 			return errors.Join(err, tx.SetSeed(id, 1, seed), tx.SetAccessCode(id, code),
@@ -387,7 +414,7 @@ func TestConcurrentTransactions(t *testing.T) {
 					return errors.Join(err, tx.PutToken(tok))
 				})
 				err = errors.Join(err, v.View(func(tx *vault.Tx) error {
-					_, err := tx.Tokens(vault.Filter{})
+					_, _, err := tx.Tokens(vault.Filter{})
 					s, serr := tx.Seed(alice, 1)
 					s.Wipe()
 					return errors.Join(err, serr)

@@ -41,18 +41,23 @@ func Search(seed secret.Secret, digits int, base uint64, window int, codes []str
 	if rest := last - base; rest < span {
 		span = rest + 1
 	}
-	g := newGenerator(seed, digits)
-	for i := range span {
-		if g.matches(base+i, want) {
-			return base + i, true
+	secret.Do(func() {
+		g := newGenerator(seed, digits)
+		for i := uint64(0); i < span && !found; i++ {
+			counter, found = base+i, g.matches(base+i, want)
 		}
+	})
+	if !found {
+		return 0, false
 	}
-	return 0, false
+	return counter, true
 }
 
 // Code returns the code of one counter, zero-padded. Digits is 6 to 8.
 func Code(seed secret.Secret, digits int, counter uint64) string {
-	return fmt.Sprintf("%0*d", digits, newGenerator(seed, digits).value(counter))
+	var value uint32
+	secret.Do(func() { value = newGenerator(seed, digits).value(counter) })
+	return fmt.Sprintf("%0*d", digits, value)
 }
 
 // generator computes values of one seed.

@@ -102,7 +102,9 @@ func (s *session) put(ch vault.Change, seed secret.Secret) error {
 		} else {
 			raiseTo(m, e, ch.Counter)
 		}
-		m.Replace(attrSecret, secretValue(seed))
+		value, back := s.secretValue(seed)
+		defer back()
+		m.Replace(attrSecret, value)
 		m.Replace(attrParams, []string{params})
 		m.Replace(attrSerial, []string{ch.Token.Central()})
 		m.Replace(attrNote, withOrigin(e.notes, s.origin(ch)))
@@ -117,7 +119,9 @@ func (s *session) create(dn string, ch vault.Change, params string, seed secret.
 	a.Attribute(attrSerial, []string{ch.Token.Central()})
 	a.Attribute(attrParams, []string{params})
 	a.Attribute(attrNote, []string{s.origin(ch).String()})
-	if value := secretValue(seed); value != nil {
+	value, back := s.secretValue(seed)
+	defer back()
+	if value != nil {
 		a.Attribute(attrSecret, value)
 	}
 	if last := formatCounter(ch.Counter); last != nil {
@@ -126,12 +130,13 @@ func (s *session) create(dn string, ch vault.Change, params string, seed secret.
 	return s.conn.Add(a)
 }
 
-// secretValue is what to store for a seed; nothing for a zero one.
-func secretValue(seed secret.Secret) []string {
+// secretValue stands for a seed that is to be stored, until back is called; it is nothing for a zero one.
+func (s *session) secretValue(seed secret.Secret) (value []string, back func()) {
 	if seed.IsZero() {
-		return nil
+		return nil, func() {}
 	}
-	return []string{string(seed.Reveal())}
+	standIn, back := s.lender.lend(seed)
+	return []string{standIn}, back
 }
 
 // origin is that of the seed which a change belongs to.

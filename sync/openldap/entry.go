@@ -95,7 +95,9 @@ func formatCounter(next uint64) []string {
 func (s *session) secretIs(dn string, want secret.Secret) (present, same bool, err error) {
 	value := "x"
 	if !want.IsZero() {
-		value = string(want.Reveal())
+		var back func()
+		value, back = s.lender.lend(want)
+		defer back()
 	}
 	same, err = s.conn.Compare(dn, attrSecret, value)
 	switch {

@@ -90,6 +90,7 @@ type Connector struct {
 	userAttr string        // the attribute that UserFilter compares with the name
 	turn     chan struct{} // holds one value; whoever took it has the connection
 	conn     *ldap.Conn    // nil when not connected
+	lender   *lender       // below conn
 	closed   bool
 }
 

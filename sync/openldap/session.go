@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 
+	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 
 	syncer "tokendesk/sync"
@@ -63,23 +64,18 @@ func (c *Connector) connect(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
-	if c.tls != nil && !c.startTLS {
-		secured := tls.Client(raw, c.tls)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return c.unavailable(err)
-		}
-		raw = secured
+	secured, err := c.secure(ctx, raw)
+	if err != nil {
+		raw.Close()
+		return c.unavailable(err)
 	}
-	conn := ldap.NewConn(raw, c.tls != nil && !c.startTLS)
+	c.lender = &lender{Conn: secured}
+	conn := ldap.NewConn(c.lender, c.tls != nil)
 	conn.Start()
 	c.conn = conn
-	if c.startTLS {
-		if err := conn.StartTLS(c.tls); err != nil {
-			return c.unavailable(err)
-		}
-	}
-	err = conn.Bind(c.cfg.BindDN, string(c.cfg.Password.Reveal()))
+	password, back := c.lender.lend(c.cfg.Password)
+	err = conn.Bind(c.cfg.BindDN, password)
+	back()
 	switch {
 	case err == nil:
 		return nil
@@ -91,6 +87,37 @@ func (c *Connector) connect(ctx context.Context) error {
 		return c.unavailable(err)
 	}
 	return fmt.Errorf("%w: %s refuses the bind of %s: %s", syncer.ErrUnavailable, c.addr, c.cfg.BindDN, codeName(err))
+}
+
+// secure begins TLS, if it is to be. The library's own StartTLS would come between it and the lender.
+func (c *Connector) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
+	if c.tls == nil {
+		return raw, nil
+	}
+	if c.startTLS {
+		if err := requestTLS(raw); err != nil {
+			return nil, err
+		}
+	}
+	secured := tls.Client(raw, c.tls)
+	return secured, secured.HandshakeContext(ctx)
+}
+
+// requestTLS has the server expect TLS (RFC 4511, 4.14).
+func requestTLS(conn net.Conn) error {
+	operation := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationExtendedRequest, nil, "")
+	operation.AppendChild(ber.NewString(ber.ClassContext, ber.TypePrimitive, 0, "1.3.6.1.4.1.1466.20037", ""))
+	request := ber.NewSequence("")
+	request.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, 1, ""))
+	request.AppendChild(operation)
+	if _, err := conn.Write(request.Bytes()); err != nil {
+		return err
+	}
+	answer, err := ber.ReadPacket(conn)
+	if err != nil {
+		return err
+	}
+	return ldap.GetLDAPError(answer)
 }
 
 func (c *Connector) drop() {

@@ -7,9 +7,10 @@ import (
 
 	"tokendesk/vault"
 	"tokendesk/vault/secret"
+	"tokendesk/vault/stretch"
 )
 
-// FromFile makes a sealer of the passphrase in a file, as secret.ReadFile reads it.
+// FromFile makes a sealer of the passphrase in a file, as secret.ReadFile reads it. It takes no passphrase beside it.
 func FromFile(path string) (*Sealer, error) {
 	passphrase, err := secret.ReadFile(path)
 	switch {
@@ -20,5 +21,5 @@ func FromFile(path string) (*Sealer, error) {
 		return nil, fmt.Errorf("cannot read the passphrase: %w", err)
 	}
 	defer passphrase.Wipe()
-	return New(passphrase), nil
+	return Fixed(passphrase, stretch.Default())
 }

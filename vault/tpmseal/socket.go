@@ -31,7 +31,7 @@ type socket struct {
 	close   sync.Once
 }
 
-// dial connects, waiting a little for an swtpm that is starting up.
+// dial connects, waiting a little for an swtpm that is starting up or not done with the last client.
 func dial(path string) (*socket, error) {
 	tick := time.NewTicker(dialPoll)
 	defer tick.Stop()
@@ -41,8 +41,9 @@ func dial(path string) (*socket, error) {
 		if err == nil {
 			return &socket{conn: c, timeout: exchangeTimeout}, nil
 		}
-		starting := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
-		if !starting || time.Now().After(deadline) {
+		// The last is a full queue of clients, of which swtpm serves one at a time.
+		wait := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
+		if !wait || time.Now().After(deadline) {
 			return nil, err
 		}
 		<-tick.C

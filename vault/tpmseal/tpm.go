@@ -1,13 +1,25 @@
-// Package tpmseal seals a vault to the TPM of this board.
+// Package tpmseal seals a vault to the TPM of this board, with or without a PIN, and keeps its counters there.
 //
-// The vault's secret becomes a sealed data object under the TPM's storage root key (the TCG's ECC P-256
-// template, made anew for each use), so that a copy of the disk is of no use elsewhere. Every secret crosses
-// the bus encrypted, in a session salted to the storage root key, whose Name is stored and compared: a bus
-// that is listened to gives nothing, and one that is tampered with gives nothing once sealing was done. It does
-// not protect against a process on this board that may use the TPM and read the file; a PIN would.
+// Under the TPM's storage root key (the TCG's ECC P-256 template, made anew for each use) lies a random secret. It and
+// half of what Argon2id makes of the PIN give the key that encrypts what is sealed; the other half is the secret's
+// authorization value, which the TPM lets nobody guess often. Every secret crosses the bus encrypted, in a session
+// salted to the storage root key, whose Name is stored and compared. What this protects against:
 //
-// It promises bounded waiting on a software TPM, no object or session left behind, and a vault.StateError
-// for every condition that an officer can do something about. A software TPM is recognised and named.
+//   - A copy of the disk is of no use without this TPM, and with a PIN none without the PIN.
+//   - A bus that is listened to gives neither key nor PIN; one that is tampered with gives nothing either to a
+//     program that has opened a seal. One that has not, and seals or makes a counter, trusts the TPM that it meets.
+//   - With a PIN, a TPM that is broken or gives up its secrets still leaves the PIN to be guessed. A short one falls.
+//   - What was sealed for a counter's value opens no more when the counter has passed it.
+//
+// What it does not protect against: without a PIN, any process on this board that may use the TPM and reads the file
+// opens it. Root sees the secrets in the memory of whoever holds them. Whoever may use the TPM can remove a counter, as
+// the owner hierarchy's password is empty, or use up the wrong PINs that the TPM bears, which is noticed and named but
+// cannot be prevented. go-tpm leaves copies of secrets in memory: commands before their encryption, answers after their
+// decryption, session keys and HMAC keys. Every operation is therefore under secret.Do, and the garbage collector erases
+// them; it does not wait for an operation that waits for the TPM. What go-tpm hands out is wiped at once.
+//
+// It promises bounded waiting, no object or session left behind, and a vault.StateError for whatever fails in the TPM or
+// in what a file holds. A connection that fails is dialled anew with the next use. A software TPM is recognised and named.
 package tpmseal
 
 import (
@@ -15,64 +27,76 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
 
 	"tokendesk/vault"
+	"tokendesk/vault/secret"
+	"tokendesk/vault/stretch"
 )
 
 const socketPrefix = "unix:"
 
-// TPM is an open TPM. It implements vault.Sealer and is safe for concurrent use.
+// TPM is an open TPM. It implements vault.Anchor and vault.Guesses and is safe for concurrent use.
 type TPM struct {
 	device string
 	level  vault.Level
+	costs  stretch.Params
 	owned  bool // no resource manager in between: what is loaded is ours to flush
 
-	mu     sync.Mutex // go-tpm does no locking
-	tpm    transport.TPMCloser
-	closed bool
+	mu      sync.Mutex // go-tpm does no locking
+	link    *link
+	proven  []byte   // Name of the storage root key under which a seal has opened
+	orphans []orphan // counters whose making failed half-way
+	closed  bool
 }
 
-// Open opens a device node ("/dev/tpmrm0") or the raw command socket of an swtpm ("unix:/path").
-func Open(device string) (*TPM, error) {
-	path, isSocket := strings.CutPrefix(device, socketPrefix)
-	var t transport.TPMCloser
-	var err error
-	if isSocket {
-		t, err = dial(path)
-	} else {
-		t, err = linuxtpm.Open(path)
+// Options change how a TPM is used. The zero value is what Open takes.
+type Options struct {
+	Stretch  stretch.Params // costs for new PINs; zero means stretch.Default
+	Patience time.Duration  // how long one operation waits for a busy TPM; zero means 15 s
+}
+
+const defaultPatience = 15 * time.Second
+
+// Open opens a device node ("/dev/tpmrm0") or the raw command socket of an swtpm ("unix:/path"). It holds an swtpm's
+// only connection until Close.
+func Open(device string) (*TPM, error) { return OpenWith(device, Options{}) }
+
+// OpenWith is Open with options.
+func OpenWith(device string, o Options) (*TPM, error) {
+	if path, ok := strings.CutPrefix(device, socketPrefix); ok {
+		return openOn(device, func() (transport.TPMCloser, error) { return dial(path) }, true, o)
 	}
-	if err != nil {
-		return nil, openError(path, isSocket, err)
+	return openOn(device, func() (transport.TPMCloser, error) { return linuxtpm.Open(device) }, false, o)
+}
+
+func openOn(device string, dial func() (transport.TPMCloser, error), owned bool, o Options) (*TPM, error) {
+	if o.Stretch == (stretch.Params{}) {
+		o.Stretch = stretch.Default()
 	}
-	tpm, err := use(device, t, isSocket)
+	if err := o.Stretch.Validate(); err != nil {
+		return nil, fmt.Errorf("cannot use the TPM %s: %w", device, err)
+	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
+	t := &TPM{device: device, costs: o.Stretch, owned: owned, link: &link{dial: dial, patience: o.Patience}}
+	err := t.run("identify the TPM", func() (err error) {
+		t.level, err = t.findLevel()
+		return err
+	})
 	if err != nil {
-		t.Close()
+		t.link.drop()
 		return nil, err
 	}
-	return tpm, nil
-}
-
-// use takes over a transport.
-func use(device string, t transport.TPMCloser, owned bool) (*TPM, error) {
-	tpm := &TPM{device: device, tpm: t, owned: owned}
-	if owned {
-		if err := tpm.flushAll(); err != nil { // what a client that was killed has left
-			return nil, tpm.failed("use the TPM", err)
-		}
-	}
-	var err error
-	if tpm.level, err = tpm.findLevel(); err != nil {
-		return nil, tpm.failed("identify the TPM", err)
-	}
-	return tpm, nil
+	return t, nil
 }
 
 // Kind implements vault.Sealer.
@@ -92,15 +116,63 @@ func (t *TPM) Close() error {
 	t.closed = true
 	var err error
 	if t.owned {
-		err = t.flushAll()
-		if err == nil {
-			_, err = tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}.Execute(t.tpm)
+		if err = t.connect(); err == nil {
+			if err = t.flushAll(); err == nil {
+				_, err = tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}.Execute(t.link)
+			}
 		}
 	}
-	if err = errors.Join(err, t.tpm.Close()); err != nil {
+	if err = errors.Join(err, t.link.close()); err != nil {
 		return fmt.Errorf("cannot close the TPM %s cleanly: %w", t.device, err)
 	}
 	return nil
+}
+
+// run does one operation. Whatever f loads into the TPM is flushed when it ends, however it ends.
+func (t *TPM) run(what string, f func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return fmt.Errorf("cannot %s: the TPM %s is closed: %w", what, t.device, os.ErrClosed)
+	}
+	err := t.connect()
+	if err == nil {
+		// go-tpm copies authorization values, session keys and what is unsealed, and wipes nothing.
+		secret.Do(func() { err = f() })
+		t.settle(err)
+	}
+	return t.named(what, err)
+}
+
+// connect gets ready for an operation: a connection that was given up is made anew.
+func (t *TPM) connect() error {
+	fresh, err := t.link.connect()
+	if err != nil {
+		return t.openError(err)
+	}
+	if fresh && t.owned { // what an earlier client, or an earlier connection, has left
+		if err := t.flushAll(); err != nil {
+			t.link.drop()
+			return err
+		}
+	}
+	t.dropOrphans()
+	return nil
+}
+
+// settle flushes what an operation has loaded. After an error that the TPM has not given itself, nothing is certain
+// any more about what is loaded: the connection is given up, and the kernel, or the next connect, flushes.
+func (t *TPM) settle(err error) {
+	swept := t.link.sweep()
+	if err == nil && swept == nil {
+		return
+	}
+	var rc tpm2.TPMRC
+	var state *vault.StateError
+	told := err == nil || errors.As(err, &rc) || errors.As(err, &state) || errors.Is(err, vault.ErrStale)
+	if swept != nil || !told || (t.owned && t.flushAll() != nil) {
+		t.link.drop()
+	}
 }
 
 // findLevel tells a chip from a program by what it says of itself. A socket is always a program.
@@ -108,11 +180,11 @@ func (t *TPM) findLevel() (vault.Level, error) {
 	if t.owned {
 		return vault.LevelEmulated, nil
 	}
-	maker, err := t.text(tpm2.TPMPTManufacturer)
+	maker, err := t.text(tpm2.TPMPTManufacturer, 1)
 	if err != nil {
 		return "", err
 	}
-	vendor, err := t.text(tpm2.TPMPTVendorString1, tpm2.TPMPTVendorString2, tpm2.TPMPTVendorString3, tpm2.TPMPTVendorString4)
+	vendor, err := t.text(tpm2.TPMPTVendorString1, 4)
 	if err != nil {
 		return "", err
 	}
@@ -127,109 +199,38 @@ func levelOf(maker, vendor string) vault.Level {
 	return vault.LevelTPM
 }
 
-// text joins properties that hold four characters each.
-func (t *TPM) text(properties ...tpm2.TPMPT) (string, error) {
+// text joins n properties that hold four characters each.
+func (t *TPM) text(first tpm2.TPMPT, n int) (string, error) {
+	list, err := t.properties(first, n)
 	var out []byte
-	for _, p := range properties {
-		v, err := t.property(p)
-		if err != nil {
-			return "", err
-		}
+	for _, v := range list {
 		out = binary.BigEndian.AppendUint32(out, v)
 	}
-	return string(bytes.TrimRight(bytes.ReplaceAll(out, []byte{0}, nil), " ")), nil
+	return string(bytes.TrimRight(bytes.ReplaceAll(out, []byte{0}, nil), " ")), err
 }
 
-func (t *TPM) property(p tpm2.TPMPT) (uint32, error) {
-	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapTPMProperties, Property: uint32(p), PropertyCount: 1}.Execute(t.tpm)
-	if err != nil {
-		return 0, err
-	}
-	list, err := r.CapabilityData.Data.TPMProperties()
-	if err != nil {
-		return 0, err
-	}
-	if len(list.TPMProperty) == 0 || list.TPMProperty[0].Property != p {
-		return 0, fmt.Errorf("the TPM does not tell property %#x", uint32(p))
-	}
-	return list.TPMProperty[0].Value, nil
-}
-
-// Handle ranges: TPM 2.0 Library, Part 2, TPM_HT.
-const (
-	transientObjects = 0x80000000
-	loadedSessions   = 0x02000000
-	savedSessions    = 0x03000000
-	maxHandles       = 64
-)
-
-// handles lists what is loaded in a range.
-func (t *TPM) handles(first uint32) ([]tpm2.TPMHandle, error) {
-	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: maxHandles}.Execute(t.tpm)
-	if err != nil {
-		return nil, err
-	}
-	list, err := r.CapabilityData.Data.Handles()
-	if err != nil {
-		return nil, err
-	}
-	return list.Handle, nil
-}
-
-func (t *TPM) flushAll() error {
-	for _, first := range []uint32{transientObjects, loadedSessions, savedSessions} {
-		list, err := t.handles(first)
+// properties reads n properties that follow one another.
+func (t *TPM) properties(first tpm2.TPMPT, n int) ([]uint32, error) {
+	var values []uint32
+	for len(values) < n { // a TPM may give fewer than it is asked for
+		next := first + tpm2.TPMPT(len(values))
+		r, err := tpm2.GetCapability{Capability: tpm2.TPMCapTPMProperties, Property: uint32(next), PropertyCount: uint32(n - len(values))}.Execute(t.link)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, h := range list {
-			if err := t.flush(h); err != nil {
-				return err
+		list, err := r.CapabilityData.Data.TPMProperties()
+		if err != nil {
+			return nil, err
+		}
+		if len(list.TPMProperty) == 0 {
+			return nil, fmt.Errorf("the TPM does not tell property %#x", uint32(next))
+		}
+		for i, p := range list.TPMProperty {
+			if p.Property != next+tpm2.TPMPT(i) || len(values) == n {
+				return nil, fmt.Errorf("asked for property %#x, the TPM tells %#x", uint32(next)+uint32(i), uint32(p.Property))
 			}
+			values = append(values, p.Value)
 		}
 	}
-	return nil
-}
-
-func (t *TPM) flush(h tpm2.TPMHandle) error {
-	_, err := tpm2.FlushContext{FlushHandle: h}.Execute(t.tpm)
-	return err
-}
-
-func openError(path string, isSocket bool, err error) error {
-	err = fmt.Errorf("cannot open the TPM: %w", err)
-	if errors.Is(err, fs.ErrPermission) {
-		return &vault.StateError{State: vault.StatePermission, Err: err,
-			Cure: fmt.Sprintf("add this user to the group that owns %s (tss, usually), and log in again", path)}
-	}
-	cure := "enable the TPM in the firmware setup, or use a passphrase"
-	if isSocket {
-		cure = "start the software TPM, or use a passphrase"
-	}
-	return &vault.StateError{State: vault.StateTPMAbsent, Err: err, Cure: cure}
-}
-
-// failed names an error of a TPM command.
-func (t *TPM) failed(op string, err error) error {
-	var state *vault.StateError
-	if errors.As(err, &state) {
-		return err
-	}
-	err = fmt.Errorf("cannot %s: %w", op, err)
-	var rc tpm2.TPMRC
-	switch {
-	case errors.Is(err, tpm2.TPMRCIntegrity):
-		return changed(err)
-	case errors.Is(err, tpm2.TPMRCBadAuth), errors.Is(err, tpm2.TPMRCAuthFail):
-		return fmt.Errorf("%w; if the TPM's owner hierarchy has a password, it must be empty for this use", err)
-	case errors.As(err, &rc):
-		return err
-	}
-	return &vault.StateError{State: vault.StateTPMAbsent, Err: err,
-		Cure: fmt.Sprintf("see that %s works and that no other program holds it, then open it again", t.device)}
-}
-
-func changed(err error) error {
-	return &vault.StateError{State: vault.StateTPMChanged, Err: err,
-		Cure: "put the disk back into the board that sealed it; if this is the one, its TPM was cleared or replaced, or the vault altered: put back a backup that opens here"}
+	return values, nil
 }

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"tokendesk/vault"
 )
 
 const (
@@ -21,8 +19,6 @@ const (
 	swtpmStop  = 5 * time.Second
 	swtpmPoll  = 5 * time.Millisecond
 )
-
-func isClosed(err error) bool { return errors.Is(err, vault.ErrClosed) }
 
 // StartSWTPMProcess runs swtpm with its state and sockets in dir, a short path to an existing directory. The device is
 // for tpmseal.Open. stop ends the process and waits for it; the state stays, and a later start finds it. swtpm dies

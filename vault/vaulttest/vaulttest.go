@@ -1,39 +1,88 @@
 // Package vaulttest gives tests and demonstrations temporary vaults and software TPMs.
 //
-// Everything is real: bbolt on disk, Argon2id at its minimum, swtpm in its own process. Every vault is checked
-// as a whole when its test ends. It is not for production: nothing that ships may import it.
+// The files are real, and so are swtpm and Argon2id where they are asked for. What is not about them runs on a Chip, which
+// does at once what a TPM does. Every vault is checked as a whole when its test ends. It is not for production: nothing that ships may import it.
 package vaulttest
 
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+
+	"filippo.io/age"
 
 	"tokendesk/vault"
 	"tokendesk/vault/passseal"
 	"tokendesk/vault/secret"
+	"tokendesk/vault/stretch"
 )
 
-// Passphrase opens the vaults that New makes.
+// Passphrase is what Sealer seals under.
 const Passphrase = "correct horse battery staple"
 
-// New returns a vault of its own for a test. When the test ends, the vault is checked and closed.
+// New returns an open vault of its own for a test. When the test ends, the vault is checked and closed.
 func New(t testing.TB) *vault.Vault {
 	t.Helper()
-	v, err := vault.Create(filepath.Join(t.TempDir(), "vault"), Sealer(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := Create(t, filepath.Join(t.TempDir(), "vault"))
 	CheckAtEnd(t, v)
 	return v
 }
 
-// CheckAtEnd checks and closes v when the test ends. A vault that the test has closed itself is left alone.
+// Board is the chip behind the vaults that New and Create make.
+var Board = NewChip()
+
+// Create makes a vault without a PIN on Board, and opens it.
+func Create(t testing.TB, path string) *vault.Vault {
+	t.Helper()
+	v := vault.At(path, Board.Open)
+	if err := v.Init(Setup(secret.Secret{})); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Unlock(secret.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Open opens a vault that Create has made in this process.
+func Open(t testing.TB, path string) *vault.Vault {
+	t.Helper()
+	v := vault.At(path, Board.Open)
+	if err := v.Unlock(secret.Secret{}); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Setup is for a vault with a PIN, or without, that Identity can restore.
+func Setup(pin secret.Secret) vault.Setup {
+	identity, recipient := Identity()
+	return vault.Setup{PIN: pin, Recipients: []string{recipient}, Identity: identity}
+}
+
+// Identity returns a fresh copy of this process's recovery identity, as in an identity file, and its recipient.
+func Identity() (file secret.Secret, recipient string) {
+	id := identity()
+	return secret.New([]byte(id.String() + "\n")), id.Recipient().String()
+}
+
+var identity = sync.OnceValue(func() *age.X25519Identity {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		panic(err)
+	}
+	return id
+})
+
+// CheckAtEnd checks v, if it is open, and closes it when the test ends.
 func CheckAtEnd(t testing.TB, v *vault.Vault) {
 	t.Helper()
 	t.Cleanup(func() {
-		if err := v.Check(); err != nil && !isClosed(err) {
-			t.Errorf("the vault fails its check: %v", err)
+		if v.Condition().State == vault.StateOpen {
+			if err := v.Check(); err != nil {
+				t.Errorf("the vault fails its check: %v", err)
+			}
 		}
 		if err := v.Close(); err != nil {
 			t.Error(err)
@@ -41,14 +90,9 @@ func CheckAtEnd(t testing.TB, v *vault.Vault) {
 	})
 }
 
-// Sealer returns the cheapest sealer there is, with Passphrase.
-func Sealer(t testing.TB) *passseal.Sealer {
-	t.Helper()
-	s, err := passseal.NewWithParams(secret.New([]byte(Passphrase)), passseal.MinimumParams())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+// Sealer opens a sealer that works in every process: it seals under Passphrase, and asks for no PIN.
+func Sealer() (vault.Sealer, error) {
+	return passseal.Fixed(secret.New([]byte(Passphrase)), stretch.Minimum())
 }
 
 // StartSWTPM runs a fresh software TPM until the test ends and returns the device to give to tpmseal.Open.

@@ -1,0 +1,48 @@
+package vault
+
+import "tokendesk/device"
+
+// Bound has queries examine less than they do, until restore is called.
+func Bound(entries, streams int) (restore func()) {
+	e, s := examined, maxStreams
+	examined, maxStreams = entries, streams
+	return func() { examined, maxStreams = e, s }
+}
+
+// PutIndexed adds an index entry behind the vault's back: only the ledger knows of it.
+func (tx *Tx) PutIndexed(kind byte, value string, id device.TokenID) error {
+	tx.weigh(light)
+	return tx.put(bucketIndex, indexKey(kind, value, id), []byte{})
+}
+
+// DeleteIndexed takes one out.
+func (tx *Tx) DeleteIndexed(kind byte, value string, id device.TokenID) error {
+	tx.weigh(light)
+	return tx.delete(bucketIndex, indexKey(kind, value, id))
+}
+
+// PutNumbered adds the index entry of a job ('j') or change ('c').
+func (tx *Tx) PutNumbered(kind byte, id device.TokenID, n uint64) error {
+	tx.weigh(light)
+	return tx.put(bucketIndex, numberedKey(kind, id, n), []byte{})
+}
+
+// Miscount adds to a count.
+func (tx *Tx) Miscount(name string, n int) {
+	tx.weigh(light)
+	tx.ledger.Counts[name] += n
+}
+
+// IndexEntries is how many entries the index has.
+func (tx *Tx) IndexEntries() (n int, err error) {
+	err = tx.scan(bucketIndex, nil, nil, func(pair) (bool, error) { n++; return true, nil })
+	return n, err
+}
+
+// PutUnchecked stores a token as a migration does: without the checks of PutToken.
+func (tx *Tx) PutUnchecked(t Token) error {
+	if err := tx.reindex(nil, &t); err != nil {
+		return err
+	}
+	return tx.store(bucketTokens, []byte(t.ID), t)
+}
