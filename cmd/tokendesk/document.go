@@ -43,10 +43,20 @@ func documentCommands(app *cli.App) []*cli.Command {
 		{
 			Name: "man", Usage: "print the manual page", Category: documents,
 			Action: func(c *cli.Context) error {
-				page, err := app.ToMan()
+				page, err := described(*app).ToMan()
 				fmt.Fprint(c.App.Writer, page)
 				return err
 			},
 		},
 	}
+}
+
+// described has the program's description tell those of its commands, too, which a manual page would leave out.
+func described(app cli.App) *cli.App {
+	for _, c := range app.Commands {
+		if c.Description != "" {
+			app.Description += "\n\n" + c.Description
+		}
+	}
+	return &app
 }

@@ -1,8 +1,9 @@
 // Command tokendesk is the desk's command line. It shows what tokendeskd knows and asks it to act; it
-// opens neither keys nor the vault, holds no secret, and needs no cgo.
+// opens neither keys nor the vault, and needs no cgo. Secrets pass through it only on the way to the daemon: PINs
+// and identities, read from a terminal or a file, in locked memory that is wiped.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon or one of another version, 4 no such token,
-// 5 refused, 6 trouble with the key, 7 not verified, 8 unfinished (resolve settles it).
+// 5 refused, 6 trouble with the key, 7 not verified, 8 unfinished (resolve settles it), 9 vault locked or unusable.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -31,6 +33,11 @@ func main() {
 	}
 	os.Exit(report(err))
 }
+
+// exitCodes explains what api.Code.ExitCode gives.
+const exitCodes = `Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no daemon, or one of another
+version; 4 no such token; 5 refused; 6 trouble with the key; 7 not verified;
+8 unfinished; 9 vault: locked or unusable.`
 
 // report tells an error and chooses the exit code.
 func report(err error) int {
@@ -68,11 +75,11 @@ func newApp() *cli.App {
 		Name:                      "tokendesk",
 		Usage:                     "enroll, verify and look after hardware tokens",
 		UsageText:                 "tokendesk COMMAND [TOKEN] [flags]",
-		Description:               "Tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2.\n\"resync\" finds a drifted counter and keeps the seed; \"reissue\" gives the token a new seed and a new owner.",
+		Description:               "Tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2.\n\"resync\" finds a drifted counter and keeps the seed; \"reissue\" gives the token a new seed and a new owner.\n\n" + exitCodes,
 		HideVersion:               true,
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
-		Commands:                  append(append(viewCommands(), workCommands()...), lifecycleCommands()...),
+		Commands:                  slices.Concat(viewCommands(), workCommands(), lifecycleCommands(), vaultCommands(), auditCommands()),
 		OnUsageError:              plainUsageError,
 		ExitErrHandler:            func(*cli.Context, error) {},
 	}
@@ -130,10 +137,10 @@ func daemon(c *cli.Context) *client.Client { return &client.Client{Socket: c.Pat
 // arguments checks how many arguments there are and what they are called.
 func arguments(c *cli.Context, names ...string) ([]string, error) {
 	if c.NArg() < len(names) {
-		return nil, usage("name the %s: tokendesk %s %s", names[c.NArg()], c.Command.Name, c.Command.ArgsUsage)
+		return nil, usage("name the %s: %s %s", names[c.NArg()], c.Command.HelpName, c.Command.ArgsUsage)
 	}
 	if c.NArg() > len(names) {
-		return nil, usage("one argument too many: %s", strings.TrimSpace("tokendesk "+c.Command.Name+" "+c.Command.ArgsUsage))
+		return nil, usage("one argument too many: %s", strings.TrimSpace(c.Command.HelpName+" "+c.Command.ArgsUsage))
 	}
 	return c.Args().Slice(), nil
 }

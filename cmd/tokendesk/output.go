@@ -196,10 +196,26 @@ func confirm(c *cli.Context, format string, args ...any) error {
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return usage("%s. Nobody is at a terminal to confirm it: add --yes", fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(c.App.ErrWriter, "%s. Go on? [y/N] ", fmt.Sprintf(format, args...))
-	answer, _ := bufio.NewReader(in).ReadString('\n')
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return api.Errorf(api.Refused, "nothing was changed")
+	answer, err := ask(c, "%s. Go on? [y/N] ", fmt.Sprintf(format, args...))
+	if a := strings.ToLower(answer); err == nil && a != "y" && a != "yes" {
+		err = api.Errorf(api.Refused, "nothing was changed")
 	}
-	return nil
+	return err
+}
+
+// ask reads a line that somebody types. Ctrl-C ends it at once.
+func ask(c *cli.Context, format string, args ...any) (string, error) {
+	fmt.Fprintf(c.App.ErrWriter, format, args...)
+	read := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(c.App.Reader).ReadString('\n')
+		read <- strings.TrimSpace(line)
+	}()
+	select {
+	case line := <-read:
+		return line, nil
+	case <-c.Context.Done():
+		fmt.Fprintln(c.App.ErrWriter)
+		return "", api.Errorf(api.Refused, "interrupted; nothing was changed")
+	}
 }

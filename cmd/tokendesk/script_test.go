@@ -29,7 +29,8 @@ const patience = 20 * time.Second
 
 // TestScripts plays testdata/*.txtar, each with a world of its own. Beside testscript's commands they know:
 //
-//	world [tpm|passphrase] [alone] SERIAL…   start a desk with these emulated keys; alone: no central service
+//	world [passphrase] [novault] [alone] SERIAL…   start a desk with these emulated keys; alone: no central service. $IDENTITY
+//	                                         is the file of the recovery identity
 //	tokendesk ARG…                           as an officer types it; "! tokendesk" expects a failure
 //	code N                                   the exit code of the last tokendesk or tokendeskd
 //	says TEXT                                what was printed has it, however it was wrapped
@@ -49,7 +50,8 @@ const patience = 20 * time.Second
 //	login USER CODE ok|refused               a real login at the directory, by ldapwhoami
 //	seen SERIAL, gone PORT                   wait until the desk has identified a key, or missed one
 //	settled TOKEN                            wait until nobody works on a token any more
-//	anothertpm                               the machine gets another TPM
+//	tpm N                                    the machine gets TPM N from the daemon's next start on; it has 1 at first
+//	given FILE tokendesk …                   with FILE as standard input and no terminal
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
@@ -81,12 +83,13 @@ func TestScripts(t *testing.T) {
 			"delivered": func(ts *testscript.TestScript, _ bool, _ []string) {
 				outboxIs(ts, func(left, _ int) bool { return left == 0 })
 			},
-			"parked":     cmdParked,
-			"login":      cmdLogin,
-			"seen":       cmdSeen,
-			"gone":       cmdGone,
-			"settled":    cmdSettled,
-			"anothertpm": cmdAnotherTPM,
+			"parked":  cmdParked,
+			"login":   cmdLogin,
+			"seen":    cmdSeen,
+			"gone":    cmdGone,
+			"settled": cmdSettled,
+			"tpm":     cmdTPM,
+			"given":   cmdGiven,
 		},
 	})
 }
@@ -98,17 +101,22 @@ type stage struct {
 	*world.World
 	gate *synctest.Gate
 	code int
+	tpms map[string]string // devices by number
+	tpm  string            // the device in use
 }
 
 func on(ts *testscript.TestScript) *stage { return ts.Value(stageKey{}).(*stage) }
 
 func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
-	o := world.Options{Bin: bin}
+	backups := ts.MkAbs("backups")
+	ts.Check(os.Mkdir(backups, 0o700))
+	o := world.Options{Bin: bin, Config: fmt.Sprintf("\n[backup]\ndir = %q\n", backups)}
 	for _, arg := range args {
 		switch arg {
-		case "tpm":
 		case "passphrase":
 			o.Passphrase = true
+		case "novault":
+			o.NoVault = true
 		case "alone":
 			o.NoCentral = true
 		default:
@@ -133,6 +141,7 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("TOKENEMU_SOCKET", w.EmulatorSocket)
 	ts.Setenv("WORLD", w.Dir)
 	ts.Setenv("CONFIG", w.Config)
+	ts.Setenv("IDENTITY", w.Identity)
 	awaitKeys(ts)
 }
 

@@ -153,13 +153,22 @@ func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func cmdAnotherTPM(ts *testscript.TestScript, _ bool, _ []string) {
-	dir, err := os.MkdirTemp("", "td")
-	ts.Check(err)
-	device, stop, err := vaulttest.StartSWTPMProcess(dir)
-	ts.Check(err)
-	ts.Defer(func() { ts.Check(errors.Join(stop(), os.RemoveAll(dir))) })
+// cmdTPM changes the configuration; the daemon learns it when it starts. TPM 1 is the world's, others are started when they are
+// first used.
+func cmdTPM(ts *testscript.TestScript, _ bool, args []string) {
 	s := on(ts)
+	if s.tpms == nil {
+		s.tpms, s.tpm = map[string]string{"1": s.TPM}, s.TPM
+	}
+	if s.tpms[args[0]] == "" {
+		dir, err := os.MkdirTemp("", "td")
+		ts.Check(err)
+		device, stop, err := vaulttest.StartSWTPMProcess(dir)
+		ts.Check(err)
+		ts.Defer(func() { ts.Check(errors.Join(stop(), os.RemoveAll(dir))) })
+		s.tpms[args[0]] = device
+	}
 	text := []byte(ts.ReadFile(s.Config))
-	ts.Check(os.WriteFile(s.Config, bytes.Replace(text, []byte(s.TPM), []byte(device), 1), 0o600))
+	ts.Check(os.WriteFile(s.Config, bytes.Replace(text, []byte(s.tpm), []byte(s.tpms[args[0]]), 1), 0o600))
+	s.tpm = s.tpms[args[0]]
 }

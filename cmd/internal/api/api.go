@@ -78,6 +78,8 @@ func (c Code) ExitCode() int {
 		return 7
 	case Unfinished:
 		return 8
+	case VaultTrouble:
+		return 9
 	}
 	return 1
 }
@@ -158,6 +160,7 @@ type Token struct {
 	Updated    time.Time  `json:"updated"`
 	LastUsed   *time.Time `json:"last_used,omitempty" doc:"When the desk last saw a code of it"`
 	Unfinished string     `json:"unfinished,omitempty" doc:"Work on it that waits to be resolved"`
+	Stale      bool       `json:"stale,omitempty" doc:"The vault was restored since its counter was last seen: resync it before use"`
 	Waiting    int        `json:"waiting" doc:"Changes of it that the central service has not confirmed"`
 }
 
@@ -216,19 +219,11 @@ type Status struct {
 	Vault      Vault          `json:"vault"`
 	Tokens     map[string]int `json:"tokens" doc:"Number of tokens by status"`
 	Stock      int            `json:"stock" doc:"Active tokens without owner"`
+	Stale      int            `json:"stale,omitempty" doc:"Tokens to be resynced before use, since the vault was restored"`
 	Keys       int            `json:"devices" doc:"Inserted devices"`
 	Buses      []Bus          `json:"buses"`
 	Central    Central        `json:"central"`
 	Unfinished []string       `json:"unfinished" doc:"Work that waits to be resolved"`
-}
-
-// Vault is how the vault is.
-type Vault struct {
-	State string `json:"state" example:"open"`
-	ID    string `json:"id"`
-	Path  string `json:"path"`
-	Level string `json:"level" enum:"tpm,emulated,passphrase"`
-	Means string `json:"means" doc:"What that level protects against"`
 }
 
 // Central is how the push stands.

@@ -54,6 +54,11 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if err != nil {
 		return err
 	}
+	return c.read(ctx, body, out)
+}
+
+// read takes an answer that comes in one piece.
+func (c *Client) read(ctx context.Context, body io.ReadCloser, out any) error {
 	defer body.Close()
 	b, err := io.ReadAll(body)
 	if err != nil {
@@ -137,28 +142,44 @@ func scanner(r io.Reader) *bufio.Scanner {
 	return s
 }
 
+// Stream asks path for what is too long to be held. The caller closes it.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return c.do(ctx, http.MethodGet, path, nil)
+}
+
 // do makes a request and returns the body of a successful answer.
 func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
-			return nil, api.Errorf(api.Internal, "cannot build the request: %v", err)
+			return nil, unbuilt(err)
 		}
 		body = bytes.NewReader(b)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://tokendesk"+path, body)
+	request, err := http.NewRequestWithContext(ctx, method, address+path, body)
 	if err != nil {
-		return nil, api.Errorf(api.Internal, "cannot build the request: %v", err)
+		return nil, unbuilt(err)
 	}
-	request.Header.Set(api.VersionHeader, api.Version)
 	request.Header.Set("Content-Type", "application/json")
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", c.socket())
-		},
-	}
+	return c.send(request, &http.Transport{DialContext: c.dial})
+}
+
+const address = "http://tokendesk"
+
+func unbuilt(err error) error { return api.Errorf(api.Internal, "cannot build the request: %v", err) }
+
+func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", c.socket())
+}
+
+// send makes a request over a connection of its own and returns the body of a successful answer.
+func (c *Client) send(request *http.Request, transport *http.Transport) (io.ReadCloser, error) {
+	request.Header.Set(api.VersionHeader, api.Version)
+	transport.DisableKeepAlives = true
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
 		return nil, c.unreachable(err)

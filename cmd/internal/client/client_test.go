@@ -15,6 +15,7 @@ import (
 	"tokendesk/cmd/internal/client"
 	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
+	"tokendesk/vault/secret"
 )
 
 // socket is the path of a socket that does not exist yet.
@@ -81,6 +82,11 @@ var calls = map[string]func(context.Context, *client.Client) error{
 	"Work": func(ctx context.Context, c *client.Client) error {
 		_, err := c.Work(ctx, "/v1/enroll", api.Enroll{}, func(api.Progress) {})
 		return err
+	},
+	"PostSecret": func(ctx context.Context, c *client.Client) error {
+		pin := secret.New([]byte("4711"))
+		defer pin.Wipe()
+		return c.PostSecret(ctx, "/v1/vault/unlock", nil, new(api.VaultOutcome), pin)
 	},
 	"Watch": func(ctx context.Context, c *client.Client) error {
 		return c.Watch(ctx, func(api.KeyEvent) error { return nil })
