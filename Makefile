@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 BIN := .bin
+# What is computed from secrets is erased from stacks and heap (package runtime/secret).
+export GOEXPERIMENT := runtimesecret
 PROGRAMS := ./cmd/tokendesk ./cmd/tokendeskd ./cmd/tokenemu
 
 # Debian packages that building, the demo and the tests need, and why.
@@ -85,7 +87,8 @@ guest-rest:
 	$(call guest,rest,20m,19m,-test.skip '$(LONG)' -test.v | { grep --line-buffered -v '^=== ' || true; })
 
 .PHONY: soak
-soak: guest-programs ## keys pulled at 200 random moments of an enroll, on a real kernel
+soak: guest-programs ## the long forms: 10,000 failures of a TPM, keys pulled at 200 random moments on a real kernel
+	@go run ./cmd/internal/leftovers go test -count=1 -timeout 20m ./vault/tpmseal -run TestManyFailures -failures 10000
 	$(call guest,soak,60m,59m,-test.run TestUnplugged -test.v -moments 200)
 
 .PHONY: race
@@ -102,7 +105,7 @@ lint: ## check format, vet, staticcheck and a tidy go.mod
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@go test -list '^Fuzz' ./... | awk '/^Fuzz/ { f[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, f[i]; n = 0 }' | \
-	while read -r package target; do echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-10s} "$$package"; done
+	while read -r package target; do echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-10s} -fuzzminimizetime 10x "$$package"; done
 
 .PHONY: bench
 bench: build ## measure; prints "ratio NAME VALUE" and "figure NAME VALUE"

@@ -1,5 +1,5 @@
 // Command tokendeskd is the desk's daemon. It owns the inserted keys, the vault and the outbox, and
-// answers tokendesk on a Unix socket. Its only flags choose the configuration and a one-time action.
+// answers tokendesk on a Unix socket. Its only flags choose the configuration, and to look at nothing else.
 package main
 
 import (
@@ -33,7 +33,6 @@ func command() *cli.App {
 		Flags: []cli.Flag{
 			&cli.PathFlag{Name: "config", Usage: "read the configuration from `FILE`", Value: daemon.DefaultConfigPath},
 			&cli.BoolFlag{Name: "check-config", Usage: "check the configuration and exit"},
-			&cli.BoolFlag{Name: "init", Usage: "create the vault that the configuration names, and exit"},
 		},
 		Action: run,
 	}
@@ -54,9 +53,6 @@ func run(c *cli.Context) error {
 	if err := daemon.HardenProcess(); err != nil {
 		return err
 	}
-	d := &daemon.Daemon{Config: config, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	if c.Bool("init") {
-		return d.Init()
-	}
+	d := &daemon.Daemon{Config: config, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Heads: os.Stderr}
 	return d.Run(c.Context)
 }

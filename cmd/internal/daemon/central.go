@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"tokendesk/cmd/internal/localapi"
+	"tokendesk/device"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/sync/openldap"
@@ -15,7 +17,18 @@ import (
 	"tokendesk/vault/secret"
 )
 
-func (d *Daemon) connector(desk string) (*openldap.Connector, error) {
+// directory is the connector to an OpenLDAP server. The name under which this desk counts generations there is in the
+// vault: before that was open, users can be looked up, and nothing is delivered.
+type directory struct {
+	config openldap.Config
+
+	mu   sync.Mutex
+	now  *openldap.Connector
+	desk string
+}
+
+// directory returns nil without a central service.
+func (d *Daemon) directory() (*directory, error) {
 	c := d.Config.Central.OpenLDAP
 	if c == nil {
 		return nil, nil
@@ -32,12 +45,77 @@ func (d *Daemon) connector(desk string) (*openldap.Connector, error) {
 		}
 		params[n] = dn
 	}
-	return openldap.New(openldap.Config{
-		Desk: desk, URL: c.URL, StartTLS: c.StartTLS, CAFile: c.CAFile, BindDN: c.BindDN, Password: password,
+	config := openldap.Config{
+		URL: c.URL, StartTLS: c.StartTLS, CAFile: c.CAFile, BindDN: c.BindDN, Password: password,
 		PeopleBase: c.PeopleBase, UserFilter: c.UserFilter, TokensBase: c.TokensBase, Params: params,
 		Timeout: time.Duration(c.Timeout),
-	})
+	}
+	unnamed, err := openldap.New(config)
+	if err != nil {
+		return nil, err
+	}
+	return &directory{config: config, now: unnamed}, nil
 }
+
+// name names the desk as the vault's audit trail is named: a vault that was restored goes on under the old name.
+func (d *directory) name(v *vault.Vault) error {
+	var desk string
+	err := v.View(func(tx *vault.Tx) error {
+		head, err := tx.Head()
+		desk = head.Vault
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if desk == d.desk {
+		return nil
+	}
+	config := d.config
+	config.Desk = desk
+	named, err := openldap.New(config)
+	if err != nil {
+		return err
+	}
+	old := d.now
+	d.now, d.desk = named, desk
+	return old.Close()
+}
+
+func (d *directory) connector() *openldap.Connector {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+// Name implements syncer.Connector.
+func (d *directory) Name() string { return d.connector().Name() }
+
+// TokensPerUser implements syncer.Connector.
+func (d *directory) TokensPerUser() int { return d.connector().TokensPerUser() }
+
+// Observe implements syncer.Connector.
+func (d *directory) Observe(ctx context.Context, id device.TokenID) (syncer.Observation, error) {
+	return d.connector().Observe(ctx, id)
+}
+
+// FindUser implements syncer.Connector.
+func (d *directory) FindUser(ctx context.Context, name string) (syncer.User, error) {
+	return d.connector().FindUser(ctx, name)
+}
+
+// Apply implements syncer.Connector. Changes come from an open vault, so that the desk has its name.
+func (d *directory) Apply(ctx context.Context, c vault.Change, seed secret.Secret) (syncer.Observation, error) {
+	return d.connector().Apply(ctx, c, seed)
+}
+
+// Check implements syncer.Connector.
+func (d *directory) Check(ctx context.Context) []syncer.Problem { return d.connector().Check(ctx) }
+
+// Close ends the connection.
+func (d *directory) Close() error { return d.connector().Close() }
 
 // checkUser refuses users who cannot have the token, as far as inventory, journal and central service know, and
 // returns the name as the service spells it. A service that does not answer refuses nobody: the outbox will tell.
@@ -63,7 +141,7 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 	var owned []vault.Token
 	var promised []vault.Job
 	err = desk.Vault.View(func(tx *vault.Tx) (err error) {
-		if owned, err = tx.Tokens(vault.Filter{Owner: user.Name}); err != nil {
+		if owned, _, err = tx.Tokens(vault.Filter{Owner: user.Name, Limit: limit}); err != nil {
 			return err
 		}
 		promised, err = provision.JobsFor(tx, user.Name)

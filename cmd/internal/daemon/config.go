@@ -23,17 +23,32 @@ const DefaultConfigPath = "/etc/tokendesk/tokendesk.toml"
 // Config is the one configuration file, in TOML. Unknown keys are refused.
 type Config struct {
 	Vault   VaultConfig   `toml:"vault"`
+	Backup  BackupConfig  `toml:"backup"`
+	Audit   AuditConfig   `toml:"audit"`
 	API     APIConfig     `toml:"api"`
 	Devices DevicesConfig `toml:"devices"`
 	Central CentralConfig `toml:"central"`
 }
 
-// VaultConfig says where the vault is and what it is sealed by.
+// VaultConfig says where the vault is and what it is sealed by. Whether it needs a PIN is chosen when it is made.
 type VaultConfig struct {
-	Path           string `toml:"path"`            // the vault file
-	Seal           string `toml:"seal"`            // "tpm" or "passphrase"
-	TPM            string `toml:"tpm"`             // a device node, or unix:PATH for a software TPM's socket
-	PassphraseFile string `toml:"passphrase_file"` // readable by its owner only
+	Path       string   `toml:"path"`        // the vault file
+	Seal       string   `toml:"seal"`        // "tpm", "passphrase" or "keyfile"
+	TPM        string   `toml:"tpm"`         // a device node, or unix:PATH for a software TPM's socket
+	KeyFile    string   `toml:"key_file"`    // readable by its owner only; lies beside what it opens: obfuscation
+	ShredAfter Duration `toml:"shred_after"` // how long destroyed seeds may stay, sealed, in unused pages of the file
+}
+
+// BackupConfig says where encrypted backups go.
+type BackupConfig struct {
+	Dir   string   `toml:"dir"`   // none are made if it is empty
+	Every Duration `toml:"every"` // since the last one
+	Keep  int      `toml:"keep"`  // older ones are removed; 0 keeps all
+}
+
+// AuditConfig says where signed heads of the audit trail go, beside the journal.
+type AuditConfig struct {
+	Heads string `toml:"heads"` // a file that they are added to
 }
 
 // APIConfig says who may speak to the daemon.
@@ -111,7 +126,8 @@ func LoadConfig(path string) (Config, error) {
 // because a password may stand in the wrong place.
 func ParseConfig(name string, text []byte) (Config, error) {
 	c := Config{
-		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: "tpm", TPM: "/dev/tpmrm0"},
+		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: sealTPM, TPM: "/dev/tpmrm0", ShredAfter: Duration(time.Hour)},
+		Backup:  BackupConfig{Every: Duration(24 * time.Hour), Keep: 30},
 		API:     APIConfig{Socket: api.DefaultSocket},
 		Devices: DevicesConfig{USB: true},
 		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second)},

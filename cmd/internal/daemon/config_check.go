@@ -21,7 +21,7 @@ func syntaxProblems(err error) (problems []string) {
 	case errors.As(err, &strict): // first, because it unwraps into DecodeErrors
 		for _, e := range strict.Errors {
 			line, _ := e.Position()
-			problems = append(problems, fmt.Sprintf("%d: unknown key %s", line, keyName(e.Key())))
+			problems = append(problems, fmt.Sprintf("%d: %s", line, unknown(keyName(e.Key()))))
 		}
 	case errors.As(err, &decode):
 		line, column := decode.Position()
@@ -35,6 +35,13 @@ func syntaxProblems(err error) (problems []string) {
 		problems = append(problems, " "+plain(err.Error()))
 	}
 	return problems
+}
+
+func unknown(key string) string {
+	if key == "vault.passphrase_file" {
+		return `vault.passphrase_file is gone: a passphrase is typed now (tokendesk vault unlock); for one that lies in a file, which is obfuscation, say seal = "keyfile" and name it in key_file`
+	}
+	return "unknown key " + key
 }
 
 var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
@@ -80,21 +87,41 @@ func plain(message string) string {
 
 // check says what is wrong with a configuration that is well written.
 func (c Config) check() []string {
-	return slices.Concat(c.Vault.check(), c.paths(), c.Central.check())
+	return slices.Concat(c.Vault.check(), c.Backup.check(), c.paths(), c.Central.check())
 }
 
-func (v VaultConfig) check() []string {
+// What a vault can be sealed by.
+const (
+	sealTPM        = "tpm"
+	sealPassphrase = "passphrase"
+	sealKeyFile    = "keyfile"
+)
+
+func (v VaultConfig) check() (problems []string) {
 	switch {
-	case v.Seal != "tpm" && v.Seal != "passphrase":
-		return []string{`vault.seal must be "tpm" or "passphrase"`}
-	case v.Seal == "tpm" && v.PassphraseFile != "":
-		return []string{`vault.passphrase_file has no use with vault.seal = "tpm": remove one of them`}
-	case v.Seal == "tpm" && v.TPM == "":
-		return []string{`vault.seal = "tpm" needs vault.tpm`}
-	case v.Seal == "passphrase" && v.PassphraseFile == "":
-		return []string{`vault.seal = "passphrase" needs vault.passphrase_file`}
+	case v.Seal != sealTPM && v.Seal != sealPassphrase && v.Seal != sealKeyFile:
+		problems = append(problems, `vault.seal must be "tpm", "passphrase" or "keyfile"`)
+	case v.Seal != sealKeyFile && v.KeyFile != "":
+		problems = append(problems, fmt.Sprintf("vault.key_file has no use with vault.seal = %q: remove one of them", v.Seal))
+	case v.Seal == sealTPM && v.TPM == "":
+		problems = append(problems, `vault.seal = "tpm" needs vault.tpm`)
+	case v.Seal == sealKeyFile && v.KeyFile == "":
+		problems = append(problems, `vault.seal = "keyfile" needs vault.key_file`)
 	}
-	return nil
+	if !v.ShredAfter.sensible() {
+		problems = append(problems, `vault.shred_after needs a time span with its unit, such as "1h"`)
+	}
+	return problems
+}
+
+func (b BackupConfig) check() (problems []string) {
+	if !b.Every.sensible() {
+		problems = append(problems, `backup.every needs a time span with its unit, such as "24h"`)
+	}
+	if b.Keep < 0 {
+		problems = append(problems, "backup.keep must not be negative; 0 keeps all")
+	}
+	return problems
 }
 
 // paths checks that no path depends on the directory in which the daemon was started, and that none stands for two things.
@@ -107,7 +134,8 @@ func (c Config) paths() (problems []string) {
 	}
 	type entry struct{ key, path string }
 	entries := []entry{
-		{"vault.path", c.Vault.Path}, {"vault.tpm", strings.TrimPrefix(c.Vault.TPM, "unix:")}, {"vault.passphrase_file", c.Vault.PassphraseFile},
+		{"vault.path", c.Vault.Path}, {"vault.tpm", strings.TrimPrefix(c.Vault.TPM, "unix:")}, {"vault.key_file", c.Vault.KeyFile},
+		{"backup.dir", c.Backup.Dir}, {"audit.heads", c.Audit.Heads},
 		{"api.socket", c.API.Socket}, {"devices.emulator", c.Devices.Emulator},
 	}
 	if o := c.Central.OpenLDAP; o != nil {

@@ -16,9 +16,18 @@ import (
 const complete = `
 [vault]
 path = "/srv/vault.db"
-seal = "passphrase"
+seal = "keyfile"
 tpm = "unix:/run/swtpm.sock"
-passphrase_file = "/etc/tokendesk/passphrase"
+key_file = "/etc/tokendesk/key"
+shred_after = "2h"
+
+[backup]
+dir = "/mnt/backup"
+every = "12h"
+keep = 7
+
+[audit]
+heads = "/mnt/heads"
 
 [api]
 socket = "/run/desk.sock"
@@ -53,7 +62,8 @@ func TestConfigDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: "tpm", TPM: "/dev/tpmrm0"},
+		Vault:   VaultConfig{Path: "/var/lib/tokendesk/vault.db", Seal: "tpm", TPM: "/dev/tpmrm0", ShredAfter: Duration(time.Hour)},
+		Backup:  BackupConfig{Every: Duration(24 * time.Hour), Keep: 30},
 		API:     APIConfig{Socket: api.DefaultSocket},
 		Devices: DevicesConfig{USB: true},
 		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second)},
@@ -69,7 +79,10 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Vault:   VaultConfig{Path: "/srv/vault.db", Seal: "passphrase", TPM: "unix:/run/swtpm.sock", PassphraseFile: "/etc/tokendesk/passphrase"},
+		Vault: VaultConfig{Path: "/srv/vault.db", Seal: "keyfile", TPM: "unix:/run/swtpm.sock", KeyFile: "/etc/tokendesk/key",
+			ShredAfter: Duration(2 * time.Hour)},
+		Backup:  BackupConfig{Dir: "/mnt/backup", Every: Duration(12 * time.Hour), Keep: 7},
+		Audit:   AuditConfig{Heads: "/mnt/heads"},
 		API:     APIConfig{Socket: "/run/desk.sock", Group: "officers"},
 		Devices: DevicesConfig{Emulator: "/run/emu.sock", AllowEmulated: true},
 		Central: CentralConfig{
@@ -117,10 +130,18 @@ func TestConfigErrors(t *testing.T) {
 		{"vault.path = 'vault.db'", "desk.toml: vault.path needs an absolute path"},
 		{"vault.tpm = 'unix:tpm.sock'", "desk.toml: vault.tpm needs an absolute path"},
 		{"vault.tpm = ''", `desk.toml: vault.seal = "tpm" needs vault.tpm`},
-		{"vault.seal = 'hunter2'", `desk.toml: vault.seal must be "tpm" or "passphrase"`},
-		{"vault.passphrase_file = '/p'", `desk.toml: vault.passphrase_file has no use with vault.seal = "tpm": remove one of them`},
-		{"vault.seal = 'passphrase'", `desk.toml: vault.seal = "passphrase" needs vault.passphrase_file`},
-		{"vault.seal = 'passphrase'\nvault.passphrase_file = 'hunter2'", "desk.toml: vault.passphrase_file needs an absolute path"},
+		{"vault.seal = 'hunter2'", `desk.toml: vault.seal must be "tpm", "passphrase" or "keyfile"`},
+		{"vault.key_file = '/p'", `desk.toml: vault.key_file has no use with vault.seal = "tpm": remove one of them`},
+		{"vault.seal = 'passphrase'\nvault.key_file = '/p'", `desk.toml: vault.key_file has no use with vault.seal = "passphrase": remove one of them`},
+		{"vault.seal = 'keyfile'", `desk.toml: vault.seal = "keyfile" needs vault.key_file`},
+		{"vault.seal = 'keyfile'\nvault.key_file = 'hunter2'", "desk.toml: vault.key_file needs an absolute path"},
+		{"[vault]\npassphrase_file = '/hunter2'", "desk.toml:2: vault.passphrase_file is gone: a passphrase is typed now (tokendesk vault unlock); " +
+			`for one that lies in a file, which is obfuscation, say seal = "keyfile" and name it in key_file`},
+		{"vault.shred_after = 5", `desk.toml: vault.shred_after needs a time span with its unit, such as "1h"`},
+		{"backup.every = '0s'", `desk.toml: backup.every needs a time span with its unit, such as "24h"`},
+		{"backup.keep = -1", "desk.toml: backup.keep must not be negative; 0 keeps all"},
+		{"backup.dir = 'hunter2'", "desk.toml: backup.dir needs an absolute path"},
+		{"audit.heads = '/x'\nvault.path = '/x'", "desk.toml: vault.path and audit.heads are the same path"},
 		{"api.socket = ''", "desk.toml: api.socket must not be empty"},
 		{"api.socket = 'desk.sock'", "desk.toml: api.socket needs an absolute path"},
 		{"devices.emulator = 'emu.sock'", "desk.toml: devices.emulator needs an absolute path"},
@@ -145,7 +166,7 @@ func TestConfigErrors(t *testing.T) {
 // A password may stand anywhere in the file; an error that repeats it would end up in a log.
 func TestConfigErrorsRepeatNoValue(t *testing.T) {
 	keys := []string{
-		"vault.path", "vault.seal", "vault.tpm", "vault.passphrase_file", "api.socket", "api.group", "devices.usb", "devices.emulator",
+		"vault.path", "vault.seal", "vault.tpm", "vault.passphrase_file", "vault.key_file", "vault.shred_after", "backup.dir", "backup.every", "backup.keep", "audit.heads", "api.socket", "api.group", "devices.usb", "devices.emulator",
 		"devices.allow_emulated", "central.retry_min", "central.openldap.password_file", "central.openldap.password",
 		"central.openldap.params", "central.openldap.params.6", "central.openldap.timeout", "central.openldap.start_tls", "password",
 	}

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"tokendesk/device"
 	"tokendesk/provision"
 	"tokendesk/vault"
+	"tokendesk/vault/secret"
 	"tokendesk/vault/tpmseal"
 )
 
@@ -201,13 +203,14 @@ func withVault(t *testing.T, w *world.World, fn func(*vault.Vault)) {
 	if err := w.StopDaemon(); err != nil {
 		t.Fatal(err)
 	}
-	tpm, err := tpmseal.Open(w.TPM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tpm.Close()
-	v, err := vault.Open(w.Dir+"/vault.db", tpm)
-	if err != nil {
+	v := vault.At(filepath.Join(w.Dir, "vault.db"), func() (vault.Sealer, error) {
+		tpm, err := tpmseal.Open(w.TPM)
+		if err != nil {
+			return nil, err
+		}
+		return tpm, nil
+	})
+	if err := v.Unlock(secret.Secret{}); err != nil {
 		t.Fatal(err)
 	}
 	defer v.Close()

@@ -1,6 +1,10 @@
 // Package daemon puts the desk together: vault, buses, central service, outbox, API. It is the only
 // place that knows all of them.
 //
+// The order of its start leaves nothing half done, wherever it ends: the configuration is checked; the socket is taken, so
+// that a second daemon of this desk leaves everything else alone; the vault is opened if that needs nobody, and work that
+// was interrupted is recovered; then requests are answered, whatever state the vault is in.
+//
 // Run returns when its context ends or a part fails for good; by then every goroutine has stopped and
 // the vault is closed.
 package daemon
@@ -9,25 +13,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"tokendesk/cmd/internal/keeper"
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/cmd/internal/localapi"
 	"tokendesk/device"
 	"tokendesk/device/otpslot"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
-	"tokendesk/sync/openldap"
 	"tokendesk/vault"
-	"tokendesk/vault/passseal"
 	"tokendesk/vault/tpmseal"
 )
 
@@ -41,6 +43,8 @@ const stopPatience = 3 * time.Second
 type Daemon struct {
 	Config Config
 	Log    *slog.Logger
+	// Heads gets the signed heads of the audit trail, a line each; the journal is the place for them. May be nil.
+	Heads io.Writer
 	// Checkpoint is called after every transaction of a plan. May be nil.
 	Checkpoint func(plan, step string)
 }
@@ -56,61 +60,63 @@ func HardenProcess() error {
 	return nil
 }
 
-// Init creates the vault that the configuration names. It never touches one that exists.
-func (d *Daemon) Init() (err error) {
-	sealer, closeSealer, err := openSealer(d.Config.Vault)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeSealer()) }()
-	if err := os.MkdirAll(filepath.Dir(d.Config.Vault.Path), 0o700); err != nil {
-		return fmt.Errorf("cannot create the vault's directory: %w", err)
-	}
-	v, err := vault.Create(d.Config.Vault.Path, sealer)
-	if err != nil {
-		return err
-	}
-	d.Log.Info("vault created", "path", v.Path(), "id", v.ID(), "level", v.Level(), "means", v.Level().Describe())
-	return v.Close()
-}
-
 // Run serves the desk until ctx ends.
 func (d *Daemon) Run(ctx context.Context) (err error) {
-	v, err := openVault(d.Config.Vault)
+	buses, err := d.Config.Devices.buses(d.Config.Vault.level(d.Log))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, v.Close()) }()
-	buses, err := d.Config.Devices.buses(v.Level())
+	directory, err := d.directory()
 	if err != nil {
 		return err
 	}
-	connector, err := d.connector(v.ID())
-	if err != nil {
-		return err
-	}
-	desk := d.assemble(v, buses, connector)
-	if connector != nil {
-		defer connector.Close()
-	}
-	if err := desk.Runner.Recover(ctx); err != nil {
-		return err
+	if directory != nil {
+		defer directory.Close()
 	}
 	listener, err := listen(d.Config.API)
 	if err != nil {
 		return err
 	}
+	desk := d.assemble(buses, directory)
+	defer func() { err = errors.Join(err, desk.Keeper.Close()) }()
+	desk.Keeper.Opened = func() {
+		if directory != nil {
+			if err := directory.name(desk.Vault); err != nil {
+				d.Log.Error("cannot name this desk to the central service", "error", err)
+			}
+		}
+		if err := desk.Runner.Recover(ctx); err != nil {
+			d.Log.Error("cannot finish interrupted work", "error", err)
+		}
+		desk.Outbox.Wake()
+	}
+	desk.Keeper.Open() // if it cannot be, that is logged and shown
 	return d.serve(ctx, desk, listener)
 }
 
-func (d *Daemon) assemble(v *vault.Vault, buses []device.Bus, connector *openldap.Connector) *localapi.Desk {
+func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.Desk {
+	c := d.Config
+	v := vault.At(c.Vault.Path, c.Vault.open)
 	desk := &localapi.Desk{
 		Vault: v, Keys: keys.New(d.Log, buses...), Version: Version, Since: time.Now().UTC(),
-		Group: d.Config.API.Group, Log: d.Log,
+		Group: c.API.Group, Log: d.Log,
+		Board: localapi.Board{Parent: c.Vault.parent(), Fingerprint: tpmseal.Fingerprint, Wrap: tpmseal.Wrap},
+		Keeper: &keeper.Keeper{
+			Vault: v, Log: d.Log, ShredAfter: time.Duration(c.Vault.ShredAfter),
+			Backups: keeper.Schedule{Dir: c.Backup.Dir, Every: time.Duration(c.Backup.Every), Keep: c.Backup.Keep},
+			Heads:   keeper.Heads{Journal: d.Heads, File: c.Audit.Heads},
+		},
 	}
-	if connector != nil { // a nil *openldap.Connector in an interface would not be nil
-		desk.Connector = connector
+	if directory != nil { // a nil *directory in an interface would not be nil
+		desk.Connector = directory
 	}
+	d.work(desk, v)
+	desk.Doctor = d.doctor(desk)
+	return desk
+}
+
+// work gives the desk what carries out plans, and what delivers changes.
+func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 	c := d.Config.Central
 	desk.Outbox = syncer.NewOutbox(v, desk.Connector, d.Log, syncer.Backoff{Min: time.Duration(c.RetryMin), Max: time.Duration(c.RetryMax)})
 	desk.Runner = &provision.Runner{
@@ -137,8 +143,6 @@ func (d *Daemon) assemble(v *vault.Vault, buses []device.Bus, connector *openlda
 			return err
 		}
 	}
-	desk.Doctor = d.doctor(desk)
-	return desk
 }
 
 // serve runs the parts until ctx ends or one of them fails.
@@ -150,6 +154,7 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 	var parts sync.WaitGroup
 	failed := make(chan error, 2)
 	parts.Go(func() { desk.Keys.Run(ctx) })
+	parts.Go(func() { desk.Keeper.Run(ctx) })
 	parts.Go(func() {
 		if err := desk.Outbox.Run(ctx); ctx.Err() == nil {
 			failed <- fmt.Errorf("the outbox stopped: %w", err)
@@ -160,7 +165,7 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 			failed <- fmt.Errorf("the API stopped: %w", err)
 		}
 	})
-	d.Log.Info("ready", "socket", d.Config.API.Socket, "vault", desk.Vault.Path(), "level", desk.Vault.Level())
+	d.Log.Info("ready", "socket", d.Config.API.Socket, "vault", desk.Vault.Path(), "state", desk.Vault.Condition().State)
 	var err error
 	select {
 	case <-ctx.Done():
@@ -175,32 +180,4 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 	parts.Wait()
 	d.Log.Info("stopped")
 	return err
-}
-
-func openSealer(c VaultConfig) (vault.Sealer, func() error, error) {
-	if c.Seal == "passphrase" {
-		s, err := passseal.FromFile(c.PassphraseFile)
-		if err != nil {
-			return nil, nil, err
-		}
-		return s, s.Close, nil
-	}
-	t, err := tpmseal.Open(c.TPM)
-	if err != nil {
-		return nil, nil, err
-	}
-	return t, t.Close, nil
-}
-
-// openVault opens the vault. The sealer is needed no longer afterwards.
-func openVault(c VaultConfig) (v *vault.Vault, err error) {
-	if _, err := os.Stat(c.Path); errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no vault at %s: if this is a new desk, create it with tokendeskd --init; if not, find out where it went", c.Path)
-	}
-	sealer, closeSealer, err := openSealer(c)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, closeSealer()) }()
-	return vault.Open(c.Path, sealer)
 }

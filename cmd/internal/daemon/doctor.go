@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/user"
 	"slices"
@@ -31,14 +32,6 @@ func good(area, format string, args ...any) api.Finding {
 
 func bad(area, cure, format string, args ...any) api.Finding {
 	return api.Finding{Area: area, Text: fmt.Sprintf(format, args...), Cure: cure}
-}
-
-func (d *Daemon) checkVault(desk *localapi.Desk) []api.Finding {
-	found := []api.Finding{good("vault", "open at %s; %s", desk.Vault.Path(), desk.Vault.Level().Describe())}
-	if err := desk.Vault.Check(); err != nil {
-		found = []api.Finding{bad("vault", "stop the desk, keep a copy of the file, and restore the last good one", "%v", err)}
-	}
-	return found
 }
 
 func (d *Daemon) checkProcess() []api.Finding {
@@ -140,7 +133,7 @@ func (d *Daemon) checkWork(desk *localapi.Desk) []api.Finding {
 		}
 		return err
 	})
-	if err != nil {
+	if state := (*vault.StateError)(nil); err != nil && !errors.As(err, &state) { // a state is told as that of the vault
 		found = append(found, bad("vault", "see the log", "%v", err))
 	}
 	return found

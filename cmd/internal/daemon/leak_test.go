@@ -309,11 +309,10 @@ func directorySeeds(t *testing.T, w *world.World) (needles []needle) {
 func vaultSecrets(t *testing.T, v *vault.Vault) (needles []needle) {
 	t.Helper()
 	err := v.View(func(tx *vault.Tx) error {
-		tokens, err := tx.Tokens(vault.Filter{})
-		if err != nil {
-			return err
-		}
-		for _, token := range tokens {
+		for token, err := range tx.AllTokens(vault.Filter{}) {
+			if err != nil {
+				return err
+			}
 			code, err := tx.AccessCode(token.ID)
 			if err != nil {
 				return err

@@ -40,7 +40,7 @@ func runMortal(config, after string) error {
 	if err := daemon.HardenProcess(); err != nil {
 		return err
 	}
-	d := daemon.Daemon{Config: c, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Checkpoint: func(plan, step string) {
+	d := daemon.Daemon{Config: c, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Heads: os.Stderr, Checkpoint: func(plan, step string) {
 		if plan+"/"+step == after {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}

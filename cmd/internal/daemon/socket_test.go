@@ -46,10 +46,6 @@ func TestSocketIsNotTakenFromAnybody(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { os.RemoveAll(dir) })
-			passphrase := filepath.Join(dir, "passphrase")
-			if err := os.WriteFile(passphrase, []byte("for this test"), 0o600); err != nil {
-				t.Fatal(err)
-			}
 			sockets := filepath.Join(dir, "run")
 			if err := os.Mkdir(sockets, 0o755); err != nil {
 				t.Fatal(err)
@@ -58,12 +54,9 @@ func TestSocketIsNotTakenFromAnybody(t *testing.T) {
 			c.prepare(t, path)
 			before, _ := os.Lstat(path)
 			d := daemon.Daemon{Log: slog.New(slog.DiscardHandler), Config: daemon.Config{
-				Vault: daemon.VaultConfig{Path: filepath.Join(dir, "vault.db"), Seal: "passphrase", PassphraseFile: passphrase},
+				Vault: daemon.VaultConfig{Path: filepath.Join(dir, "vault.db"), Seal: "passphrase"},
 				API:   daemon.APIConfig{Socket: path},
 			}}
-			if err := d.Init(); err != nil {
-				t.Fatal(err)
-			}
 			if err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.words) {
 				t.Errorf("it ended with: %v", err)
 			}

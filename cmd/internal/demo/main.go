@@ -57,7 +57,7 @@ func run(ctx context.Context, what, bin, as string) error {
 }
 
 func options(bin string) world.Options {
-	return world.Options{Bin: bin, Keys: []string{
+	return world.Options{Bin: bin, Backups: true, Keys: []string{
 		fmt.Sprintf("serial=%s,fw=5.4.3", alicesKey), fmt.Sprintf("serial=%s,fw=5.2.7", spareKey),
 	}}
 }

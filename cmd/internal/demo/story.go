@@ -87,6 +87,14 @@ func (s *story) play(ctx context.Context) error {
 			return s.login(ctx, "bob", next, false)
 		}},
 		{"The new one lets him in", func() error { return s.login(ctx, "bob", fresh[1], true) }},
+		{"The vault is backed up, and its audit trail goes to an auditor", func() error { return s.keep(ctx) }},
+		{"The workstation dies: another TPM, an empty disk, the backup and the recovery identity", func() error { return s.recover(ctx, token) }},
+		{"bob's key is resynced, and he logs in", func() error {
+			if err := s.desk(ctx, "resync", "--capture", token); err != nil {
+				return err
+			}
+			return s.touchAndLogin(ctx, "bob", 1, true)
+		}},
 	} {
 		fmt.Fprintf(s.out, "\n%s\n", chapter.title)
 		if err := chapter.tell(); err != nil {

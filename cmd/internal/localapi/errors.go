@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,27 +20,33 @@ import (
 	"tokendesk/vault"
 )
 
-// failure gives an error of the desk its code: the only place where that happens.
+// failure gives an error of the desk its code.
 func (d *Desk) failure(err error) *api.Error {
+	if known := d.classified(err); known != nil {
+		return known
+	}
+	if !errors.Is(err, context.Canceled) {
+		d.Log.Error("request failed", "error", err)
+	}
+	return api.Errorf(api.Internal, "%v", err)
+}
+
+// classified gives an error its code, or returns nil for one that it does not know. Codes are chosen here only.
+func (d *Desk) classified(err error) *api.Error {
 	var (
 		known      *api.Error
 		unfinished *provision.UnfinishedError
 		refused    *provision.RefusedError
-		miss       *syncer.MissError
 		state      *vault.StateError
+		miss       *syncer.MissError
 		rejected   *device.RejectedError
 		firmware   *device.FirmwareError
 		twins      *keys.TwinsError
+		code       api.Code
 	)
 	is := func(targets ...error) bool {
-		for _, t := range targets {
-			if errors.Is(err, t) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
 	}
-	code := api.Internal
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -47,7 +54,7 @@ func (d *Desk) failure(err error) *api.Error {
 		code = api.Unfinished
 	case errors.As(err, &refused), is(keys.ErrBehind):
 		code = api.Refused
-	case errors.As(err, &state):
+	case errors.As(err, &state), is(vault.ErrUnanchored, vault.ErrClosed):
 		code = api.VaultTrouble
 	case is(vault.ErrNotFound):
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
@@ -56,9 +63,8 @@ func (d *Desk) failure(err error) *api.Error {
 	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins),
 		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt):
 		code = api.Device
-	}
-	if code == api.Internal && !is(context.Canceled) {
-		d.Log.Error("request failed", "error", err)
+	default:
+		return nil
 	}
 	return api.Errorf(code, "%v", err)
 }
@@ -72,6 +78,10 @@ func writeError(w http.ResponseWriter, e *api.Error) {
 // requestError replaces the router's own errors, which repeat the rejected values. Only what the API's
 // description says about a field is told: its name and its rule.
 func requestError(status int, _ string, details ...error) huma.StatusError {
+	return badRequest(status, details...)
+}
+
+func badRequest(status int, details ...error) *api.Error {
 	switch {
 	case status >= http.StatusInternalServerError:
 		return api.Errorf(api.Internal, "the desk failed: its log says why")

@@ -67,6 +67,11 @@ func TestHostileRequests(t *testing.T) {
 		if t.Failed() {
 			t.FailNow() // one is enough to read
 		}
+		if a.status == http.StatusOK && strings.HasPrefix(path, "/v1/vault/lock") { // as it was to
+			if err := d.Unlock(d.Context(), ""); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
 		for method, a := range doc.Paths[path] {

@@ -2,7 +2,8 @@
 //
 // Who calls is known from the socket's peer credentials, never from what the caller says. A browser
 // cannot speak to it: requests with an Origin or Referer are refused. Errors are built here and nowhere
-// else, so that none repeats what a caller has sent.
+// else, so that none repeats what a caller has sent. Secrets go from the socket into locked memory (frame.go). What
+// was refused, or failed, is recorded in the audit trail here; what was done, where it was done.
 package localapi
 
 import (
@@ -19,15 +20,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tokendesk/cmd/internal/api"
+	"tokendesk/cmd/internal/keeper"
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
+	"tokendesk/vault/secret"
 )
 
 // Desk is what the API makes available. Connector is nil without a central service.
 type Desk struct {
 	Vault     *vault.Vault
+	Keeper    *keeper.Keeper
 	Runner    *provision.Runner
 	Outbox    *syncer.Outbox
 	Connector syncer.Connector
@@ -35,8 +40,19 @@ type Desk struct {
 	Doctor    func(context.Context) []api.Finding
 	Version   string
 	Since     time.Time
+	Board     Board
 	Group     string // whose members may call, beside root and the daemon's own user; may be empty
 	Log       *slog.Logger
+}
+
+// Board is what a move to another board needs to know of TPMs.
+type Board struct {
+	// Parent tells the public part of this board's storage root key, for a vault that is to come here. Nil without a TPM.
+	Parent func() (public []byte, err error)
+	// Fingerprint names such a key.
+	Fingerprint func(public []byte) (string, error)
+	// Wrap encrypts a secret to such a key.
+	Wrap func(public []byte, s secret.Secret) ([]byte, error)
 }
 
 type contextKey int
@@ -146,8 +162,8 @@ func (d *Desk) guard(next http.Handler) http.Handler {
 	})
 }
 
-// officer names who makes a request.
-func officer(ctx context.Context) string {
+// officer is who makes a request.
+func officer(ctx context.Context) audit.Officer {
 	p, _ := ctx.Value(peerKey).(peer)
-	return p.name()
+	return audit.Officer{UID: int64(p.uid), Name: p.name()}
 }

@@ -55,7 +55,7 @@ func start(t *testing.T, o world.Options) *desk {
 	d := &desk{T: t, World: w, http: &http.Client{
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", w.Socket)
-		}},
+		}, ExpectContinueTimeout: patience},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	t.Cleanup(d.http.CloseIdleConnections)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/world"
 )
 
@@ -33,7 +34,8 @@ type action struct {
 }
 
 type content struct {
-	Content map[string]struct {
+	Description string `json:"description"`
+	Content     map[string]struct {
 		Schema *schema `json:"schema"`
 	} `json:"content"`
 }
@@ -97,6 +99,11 @@ var promised = map[string]string{
 	"GET /v1/devices/watch": "application/x-ndjson", "GET /v1/tokens": "application/json",
 	"GET /v1/tokens/{device}/{application}": "application/json", "GET /v1/outbox": "application/json",
 	"POST /v1/outbox/{seq}/retry": "application/json", "POST /v1/enroll": "application/x-ndjson",
+	"GET /v1/vault": "application/json", "GET /v1/vault/backups": "application/json", "POST /v1/vault/init": "application/json",
+	"POST /v1/vault/unlock": "application/json", "POST /v1/vault/lock": "application/json", "POST /v1/vault/change-pin": "application/json",
+	"POST /v1/vault/rotate": "application/json", "POST /v1/vault/check": "application/json", "POST /v1/vault/backup": "application/json",
+	"POST /v1/vault/restore": "application/json", "POST /v1/vault/move": "application/json",
+	"GET /v1/audit": "application/json", "GET /v1/audit/export": "application/jsonl",
 	"POST /v1/tokens/{device}/{application}/assign":   "application/json",
 	"POST /v1/tokens/{device}/{application}/unassign": "application/json",
 	"POST /v1/tokens/{device}/{application}/disable":  "application/json",
@@ -147,6 +154,12 @@ func TestOpenAPIDescribesTheAPI(t *testing.T) {
 	for name, kind := range promised {
 		if described[name] != kind {
 			t.Errorf("%s is described as %q, not %q", name, described[name], kind)
+		}
+	}
+	for _, path := range []string{"/v1/vault/init", "/v1/vault/unlock", "/v1/vault/change-pin", "/v1/vault/restore", "/v1/vault/move"} {
+		body := doc.Paths[path]["post"].RequestBody
+		if body.Content[api.SecretType].Schema == nil || !strings.Contains(body.Description, "PIN") {
+			t.Errorf("%s does not describe its frame: %+v", path, body)
 		}
 	}
 	if e := doc.Components.Schemas["Error"]; e == nil || !slices.Equal(e.Required, []string{"code", "message"}) {

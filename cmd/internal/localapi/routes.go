@@ -8,7 +8,6 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"tokendesk/cmd/internal/api"
-	"tokendesk/device"
 )
 
 const maxBody = 64 << 10
@@ -53,6 +52,20 @@ func (d *Desk) routes() http.Handler {
 	post(a, d, "/v1/tokens/{device}/{application}/enable", "enable", "Accept its codes again", d.enable)
 	post(a, d, "/v1/outbox/{seq}/retry", "retry", "Try a waiting or parked change again", d.retry)
 
+	get(a, d, "/v1/vault", "vault", "How the vault is, and what waits while it is not open", d.vaultState)
+	get(a, d, "/v1/vault/backups", "vault-backups", "Backups that were made", d.backups)
+	secretly(a, d, "/v1/vault/init", "vault-init", "Make a vault, prove that it can be restored, and open it", []string{"PIN", "identity file of a recipient"}, d.vaultInit)
+	secretly(a, d, "/v1/vault/unlock", "vault-unlock", "Open the vault", []string{"PIN"}, d.vaultUnlock)
+	secretly(a, d, "/v1/vault/change-pin", "vault-change-pin", "Replace the PIN; an empty one is none", []string{"PIN of now", "new PIN"}, d.vaultChangePIN)
+	secretly(a, d, "/v1/vault/restore", "vault-restore", "Make a vault from a backup, and open it", []string{"PIN of the new vault", "identity file of a recipient"}, d.vaultRestore)
+	secretly(a, d, "/v1/vault/move", "vault-move", "One step of a move to another board", []string{"PIN"}, d.vaultMove)
+	post(a, d, "/v1/vault/lock", "vault-lock", "Wipe the keys; work that is going on keeps it open, unless forced", d.vaultLock)
+	post(a, d, "/v1/vault/rotate", "vault-rotate", "Write the vault anew under new keys", d.vaultRotate)
+	post(a, d, "/v1/vault/check", "vault-check", "Verify everything in the vault", d.vaultCheck)
+	post(a, d, "/v1/vault/backup", "vault-backup", "Make a backup now", d.vaultBackup)
+	get(a, d, "/v1/audit", "audit", "The audit trail, page by page", d.acts)
+	d.routeExport(a)
+
 	stream(a, d, http.MethodGet, "/v1/devices/watch", "watch", "Devices as they come and go, one JSON object a line", api.KeyEvent{}, d.watch)
 	work(a, d, "/v1/enroll", "enroll", "Seal, program, verify, assign, push", d.enroll)
 	work(a, d, "/v1/tokens/{device}/{application}/reissue", "reissue", "Cut off, reseed, verify, assign to another user, push", d.reissue)
@@ -77,28 +90,9 @@ func post[In, Out any](a huma.API, d *Desk, path, id, summary string, fn func(co
 func register[In, Out any](a huma.API, d *Desk, op huma.Operation, fn func(context.Context, *In) (Out, error)) {
 	huma.Register(a, op, func(ctx context.Context, in *In) (*answer[Out], error) {
 		out, err := fn(ctx, in)
-		if err != nil {
-			failed := d.failure(err)
-			d.record(ctx, op, in, string(failed.Code))
+		if failed := d.conclude(ctx, op, in, err); failed != nil {
 			return nil, failed
 		}
-		d.record(ctx, op, in, "done")
 		return &answer[Out]{out}, nil
 	})
-}
-
-// record notes in the log who has asked for an action, of which token, and what came of it.
-func (d *Desk) record(ctx context.Context, op huma.Operation, in any, outcome string) {
-	if op.Method == http.MethodGet {
-		return
-	}
-	log := d.Log.With("officer", officer(ctx), "operation", op.OperationID)
-	if on, ok := in.(interface {
-		id() (device.TokenID, error)
-	}); ok {
-		if id, err := on.id(); err == nil {
-			log = log.With("token", id)
-		}
-	}
-	log.Info("action", "outcome", outcome)
 }

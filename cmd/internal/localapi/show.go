@@ -16,52 +16,52 @@ import (
 
 type nothing struct{}
 
+// status says what it can, whatever the vault's state.
 func (d *Desk) status(context.Context, *nothing) (api.Status, error) {
 	s := api.Status{
 		Version: d.Version, Since: d.Since, Tokens: map[string]int{}, Keys: len(d.Keys.List()),
-		Buses: d.buses(), Unfinished: []string{},
-		Vault: api.Vault{State: "open", ID: d.Vault.ID(), Path: d.Vault.Path(), Level: string(d.Vault.Level()), Means: d.Vault.Level().Describe()},
+		Buses: d.buses(), Unfinished: []string{}, Vault: d.vault(),
 	}
 	if d.Connector != nil {
 		s.Central.Name = d.Connector.Name()
 	}
-	err := d.Vault.View(func(tx *vault.Tx) error {
-		tokens, err := tx.Tokens(vault.Filter{})
-		if err != nil {
-			return err
+	err := d.Vault.View(func(tx *vault.Tx) error { return fill(&s, tx) })
+	if state := (*vault.StateError)(nil); errors.As(err, &state) {
+		err = nil
+		if w := s.Vault.Waiting; w != nil {
+			s.Central.Waiting, s.Central.CutOffs = w.Changes, len(w.CutOffs)
 		}
-		for _, t := range tokens {
-			s.Tokens[string(t.Status)]++
-			if t.Owner == "" && t.Status == vault.Active {
-				s.Stock++
-			}
-		}
-		jobs, err := tx.Jobs()
-		if err != nil {
-			return err
-		}
-		for _, j := range jobs {
-			s.Unfinished = append(s.Unfinished, string(j.Token)+": "+provision.Waiting(j))
-		}
-		changes, err := tx.Changes()
-		for _, c := range changes {
-			s.Central.Waiting++
-			if c.Kind.CutOff() {
-				s.Central.CutOffs++
-			}
-			if c.Parked {
-				s.Central.Parked++
-			}
-			if s.Central.Oldest == nil {
-				s.Central.Oldest = &c.Created
-			}
-			if c.Problem != "" {
-				s.Central.Problem = c.Problem
-			}
-		}
-		return err
-	})
+	}
 	return s, err
+}
+
+// shownChanges is how many changes of a full outbox status looks at for a problem.
+const shownChanges = 100
+
+// fill tells what an open vault knows. It reads no tokens.
+func fill(s *api.Status, tx *vault.Tx) error {
+	n := tx.Counts()
+	for status, count := range n.Status {
+		s.Tokens[string(status)] = count
+	}
+	s.Stock, s.Stale, s.Central.Waiting, s.Central.CutOffs, s.Central.Parked = n.Stock, n.Stale, n.Waiting, n.CutOffs, n.Parked
+	jobs, err := tx.Jobs()
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		s.Unfinished = append(s.Unfinished, string(j.Token)+": "+provision.Waiting(j))
+	}
+	changes, err := tx.ChangesFrom(0, shownChanges)
+	for i, c := range changes {
+		if i == 0 {
+			s.Central.Oldest = &c.Created
+		}
+		if c.Problem != "" {
+			s.Central.Problem = c.Problem
+		}
+	}
+	return err
 }
 
 func (d *Desk) doctor(ctx context.Context, _ *nothing) (api.Findings, error) {
@@ -112,27 +112,35 @@ func (d *Desk) key(k keys.Key) (out api.Key, err error) {
 		return out, nil
 	}
 	out.Firmware = k.Firmware.String()
+	for slot, configured := range k.Configured {
+		out.Slots = append(out.Slots, api.Slot{Token: string(device.SlotToken(k.ID, slot+1)), Configured: configured})
+	}
 	err = d.Vault.View(func(tx *vault.Tx) error {
-		for slot := 1; slot <= 2; slot++ {
-			s := api.Slot{Token: string(device.SlotToken(k.ID, slot)), Configured: k.Configured[slot-1]}
-			t, err := tx.Token(device.TokenID(s.Token))
+		for i := range out.Slots {
+			t, err := tx.Token(device.TokenID(out.Slots[i].Token))
 			if err == nil {
-				s.Status, s.Owner = string(t.Status), t.Owner
+				out.Slots[i].Status, out.Slots[i].Owner = string(t.Status), t.Owner
 			} else if !errors.Is(err, vault.ErrNotFound) {
 				return err
 			}
-			out.Slots = append(out.Slots, s)
 		}
 		return nil
 	})
+	if state := (*vault.StateError)(nil); errors.As(err, &state) {
+		err = nil // the key is there all the same
+	}
 	return out, err
 }
 
 type listQuery struct {
 	Device string `query:"device" doc:"Only tokens of this device" pattern:"^(yk-[0-9]{1,10})?$"`
+	Serial uint32 `query:"serial" doc:"Only tokens with this serial number"`
 	Owner  string `query:"owner" doc:"Only tokens of this user" maxLength:"64"`
 	Status string `query:"status" doc:"Only tokens with this status" enum:"pending,active,disabled,limbo"`
-	Text   string `query:"text" doc:"Only tokens whose name or owner contains this" maxLength:"64"`
+	Batch  string `query:"batch" doc:"Only tokens of this batch" maxLength:"64"`
+	Tenant string `query:"tenant" doc:"Only tokens of this tenant" maxLength:"64"`
+	Stale  bool   `query:"stale" doc:"Only tokens to be resynced before use"`
+	Text   string `query:"text" doc:"Only tokens whose name, serial number, owner or a word of whose description begins with this" maxLength:"64"`
 	After  string `query:"after" doc:"Start after this token" maxLength:"64"`
 	Limit  int    `query:"limit" doc:"At most so many" minimum:"1" maximum:"1000" default:"100"`
 }
@@ -140,23 +148,16 @@ type listQuery struct {
 func (d *Desk) list(_ context.Context, q *listQuery) (out api.Tokens, err error) {
 	out.Tokens = []api.Token{}
 	err = d.Vault.View(func(tx *vault.Tx) error {
-		tokens, err := tx.Tokens(vault.Filter{
-			Device: device.ID(q.Device), Owner: q.Owner, Status: vault.Status(q.Status),
-			Text: q.Text, After: device.TokenID(q.After), Limit: q.Limit + 1,
+		tokens, next, err := tx.Tokens(vault.Filter{
+			Device: device.ID(q.Device), Serial: device.Serial(q.Serial), Owner: q.Owner, Status: vault.Status(q.Status),
+			Batch: q.Batch, Tenant: q.Tenant, Stale: q.Stale, Text: q.Text, After: device.TokenID(q.After), Limit: q.Limit,
 		})
 		if err != nil {
 			return err
 		}
-		if len(tokens) > q.Limit {
-			tokens = tokens[:q.Limit]
-			out.Next = string(tokens[q.Limit-1].ID)
-		}
-		waiting, err := waitingByToken(tx)
-		if err != nil {
-			return err
-		}
+		out.Next = string(next)
 		for _, t := range tokens {
-			shown, err := tokenOf(tx, t, waiting)
+			shown, err := tokenOf(tx, t)
 			if err != nil {
 				return err
 			}
@@ -181,30 +182,21 @@ func (d *Desk) token(id device.TokenID) (out api.Token, err error) {
 		if err != nil {
 			return err
 		}
-		waiting, err := waitingByToken(tx)
-		if err != nil {
-			return err
-		}
-		out, err = tokenOf(tx, t, waiting)
+		out, err = tokenOf(tx, t)
 		return err
 	})
 	return out, err
 }
 
-func waitingByToken(tx *vault.Tx) (map[device.TokenID]int, error) {
-	n := map[device.TokenID]int{}
-	changes, err := tx.Changes()
-	for _, c := range changes {
-		n[c.Token]++
+func tokenOf(tx *vault.Tx, t vault.Token) (api.Token, error) {
+	waiting, err := tx.ChangesOf(t.ID)
+	if err != nil {
+		return api.Token{}, err
 	}
-	return n, err
-}
-
-func tokenOf(tx *vault.Tx, t vault.Token, waiting map[device.TokenID]int) (api.Token, error) {
 	out := api.Token{
 		ID: string(t.ID), Device: string(t.ID.Device()), Central: t.ID.Central(), Type: "hotp", Status: string(t.Status),
 		Owner: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Counter: t.Counter, Generation: t.Generation,
-		Firmware: t.Firmware.String(), Emulated: t.Emulated, Created: t.Created, Updated: t.Updated, Waiting: waiting[t.ID],
+		Firmware: t.Firmware.String(), Emulated: t.Emulated, Created: t.Created, Updated: t.Updated, Stale: t.Stale, Waiting: len(waiting),
 	}
 	if !t.LastUsed.IsZero() {
 		out.LastUsed = &t.LastUsed
@@ -232,14 +224,14 @@ type retryPath struct {
 	Seq uint64 `path:"seq" doc:"Number of the change" minimum:"1"`
 }
 
-func (d *Desk) retry(_ context.Context, in *retryPath) (api.Changes, error) {
-	if err := d.Outbox.Retry(in.Seq); err != nil {
+func (d *Desk) retry(ctx context.Context, in *retryPath) (api.Changes, error) {
+	if err := d.Outbox.Retry(officer(ctx), in.Seq); err != nil {
 		if errors.Is(err, vault.ErrNotFound) {
 			return api.Changes{}, api.Errorf(api.NotFound, "the outbox has no change %d: it was confirmed, or never existed", in.Seq)
 		}
 		return api.Changes{}, err
 	}
-	return d.outbox(context.Background(), &nothing{})
+	return d.outbox(ctx, &nothing{})
 }
 
 func changeOf(c vault.Change) api.Change {

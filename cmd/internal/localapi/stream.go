@@ -60,23 +60,23 @@ func stream[In any](a huma.API, d *Desk, method, path, id, summary string, line 
 	huma.Register(a, op, func(_ context.Context, in *In) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			l := &lines{ctx: hc}
-			err := fn(hc.Context(), in, l.write)
-			if err == nil {
-				d.record(hc.Context(), op, in, "done")
-				return
-			}
-			failed := d.failure(err)
-			d.record(hc.Context(), op, in, string(failed.Code))
-			if hc.Context().Err() == nil {
+			failed := d.conclude(hc.Context(), op, in, fn(hc.Context(), in, l.write))
+			if failed != nil && hc.Context().Err() == nil {
 				l.fail(failed)
 			}
 		}}, nil
 	})
 }
 
-// work registers an operation of several steps. It stops when the caller hangs up; the journal keeps what was done.
+// work registers an operation of several steps. It stops when the caller hangs up, or an officer has the vault locked by
+// force; the journal keeps what was done.
 func work[In any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In, provision.Tell) (api.Outcome, error)) {
 	stream(a, d, http.MethodPost, path, id, summary, api.Event{}, func(ctx context.Context, in *In, write func(any) error) error {
+		ctx, end, err := d.Keeper.Works.Begin(ctx, describe(id, in)+" by "+officer(ctx).Name)
+		if err != nil {
+			return err
+		}
+		defer end()
 		outcome, err := fn(ctx, in, func(p provision.Progress) {
 			write(api.Event{Progress: &api.Progress{Kind: string(p.Kind), Step: p.Step, Text: p.Text, Slot: p.Slot, Codes: p.Codes}})
 		})

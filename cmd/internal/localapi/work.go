@@ -11,6 +11,7 @@ import (
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
+	"tokendesk/vault/audit"
 )
 
 // pushPatience is how long an answer waits to say what the central service made of a change.
@@ -62,9 +63,9 @@ func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provi
 		return api.Outcome{}, err
 	}
 	if in.Body.Undo {
-		return api.Outcome{Text: "undone"}, d.Runner.Undo(ctx, id, tell)
+		return api.Outcome{Text: "undone"}, d.Runner.Undo(ctx, officer(ctx), id, tell)
 	}
-	changes, err := d.Runner.Resolve(ctx, id, in.Body.Codes, tell)
+	changes, err := d.Runner.Resolve(ctx, officer(ctx), id, in.Body.Codes, tell)
 	return d.outcome(ctx, id, changes, err)
 }
 
@@ -99,7 +100,7 @@ func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], need int, tell
 	if err := d.Runner.Idle(id); err != nil {
 		return api.Outcome{}, err
 	}
-	attempt, err := d.Outbox.Begin(ctx, id)
+	attempt, err := d.Outbox.Begin(ctx, officer(ctx), id)
 	if err != nil {
 		return api.Outcome{}, err
 	}
@@ -158,21 +159,16 @@ func (d *Desk) settle(ctx context.Context, changes []vault.Change) []api.Change 
 }
 
 func (d *Desk) change(seq uint64) (found vault.Change, ok bool) {
-	err := d.Vault.View(func(tx *vault.Tx) error {
-		all, err := tx.Changes()
-		for _, c := range all {
-			if c.Seq == seq {
-				found, ok = c, true
-			}
-		}
+	err := d.Vault.View(func(tx *vault.Tx) (err error) {
+		found, err = tx.ChangeAt(seq)
 		return err
 	})
-	return found, ok && err == nil
+	return found, err == nil
 }
 
 func (d *Desk) assign(ctx context.Context, in *onToken[api.User]) (api.Outcome, error) {
-	return d.lifecycle(ctx, in.TokenPath, func(id device.TokenID) (vault.Token, []vault.Change, error) {
-		return d.Runner.Assign(ctx, id, in.Body.User)
+	return d.lifecycle(ctx, in.TokenPath, func(by audit.Officer, id device.TokenID) (vault.Token, []vault.Change, error) {
+		return d.Runner.Assign(ctx, by, id, in.Body.User)
 	})
 }
 
@@ -188,11 +184,11 @@ func (d *Desk) enable(ctx context.Context, in *TokenPath) (api.Outcome, error) {
 	return d.lifecycle(ctx, *in, d.Runner.Enable)
 }
 
-func (d *Desk) lifecycle(ctx context.Context, p TokenPath, act func(device.TokenID) (vault.Token, []vault.Change, error)) (api.Outcome, error) {
+func (d *Desk) lifecycle(ctx context.Context, p TokenPath, act func(audit.Officer, device.TokenID) (vault.Token, []vault.Change, error)) (api.Outcome, error) {
 	id, err := p.id()
 	if err != nil {
 		return api.Outcome{}, err
 	}
-	_, changes, err := act(id)
+	_, changes, err := act(officer(ctx), id)
 	return d.outcome(ctx, id, changes, err)
 }

@@ -18,11 +18,14 @@ import (
 	"syscall"
 	"time"
 
+	"filippo.io/age"
+
+	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/client"
 	"tokendesk/cmd/internal/window"
 	"tokendesk/device/bussocket"
 	"tokendesk/sync/synctest"
-	"tokendesk/vault/vaulttest"
+	"tokendesk/vault/secret"
 )
 
 const (
@@ -39,6 +42,10 @@ type Options struct {
 	Bin        string   // directory of tokendesk, tokendeskd and tokenemu
 	Keys       []string // as tokenemu's --yubikey takes them: "serial=10000001,fw=5.4.3"
 	Passphrase bool     // seal the vault by a passphrase instead of a TPM
+	PIN        string   // of the vault, or its passphrase; without one a vault with a TPM opens by itself
+	NoVault    bool     // leave it to the caller to make one
+	Backups    bool     // into a directory of the world
+	ShredAfter string   // how long destroyed seeds may stay in the vault's file; the desk's default if empty
 	NoCentral  bool     // no directory server
 	// Daemon builds the command that runs the daemon with a configuration; nil means tokendeskd of Bin.
 	Daemon func(config string) *exec.Cmd
@@ -77,6 +84,8 @@ type World struct {
 	Config         string // path of the configuration file
 	Socket         string // of tokendeskd
 	EmulatorSocket string
+	Identity       string // file of the recovery identity
+	Recipient      string // that belongs to it
 	TPM            string // of the software TPM; empty with a passphrase
 	Slapd          *synctest.Slapd
 	Emulator       bussocket.Control
@@ -91,7 +100,7 @@ type World struct {
 
 // Start builds a world and waits until the desk answers.
 func Start(o Options) (*World, error) {
-	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startEmulator, (*World).writeConfig, (*World).initVault, (*World).StartDaemon)
+	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startEmulator, (*World).writeConfig, (*World).StartDaemon, (*World).initVault)
 }
 
 // StartKeys builds a world that has keys and no desk.
@@ -105,6 +114,7 @@ func start(o Options, steps ...func(*World) error) (w *World, err error) {
 	w = &World{
 		Dir: dir, Bin: o.Bin, options: o,
 		Config: filepath.Join(dir, "tokendesk.toml"), Socket: filepath.Join(dir, "desk.sock"), EmulatorSocket: filepath.Join(dir, "emu.sock"),
+		Identity: filepath.Join(dir, "identity"),
 	}
 	w.Emulator, w.Client = bussocket.Control{Socket: w.EmulatorSocket}, client.Client{Socket: w.Socket}
 	defer func() {
@@ -127,17 +137,12 @@ func start(o Options, steps ...func(*World) error) (w *World, err error) {
 func (w *World) startTPM() (err error) {
 	switch {
 	case w.options.Passphrase:
-		return w.writeFile(filepath.Join(w.Dir, "passphrase"), "correct horse battery staple\n")
+		return nil
 	case w.options.Officer != nil:
 		w.TPM = kernelTPM
 		return nil
 	}
-	dir := filepath.Join(w.Dir, "tpm")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	w.TPM, w.stopTPM, err = vaulttest.StartSWTPMProcess(dir)
-	return err
+	return w.StartTPM()
 }
 
 func (w *World) startSlapd() (err error) {
@@ -177,9 +182,19 @@ func (w *World) writeConfig() error {
 	var c strings.Builder
 	fmt.Fprintf(&c, "[vault]\npath = %q\n", filepath.Join(w.Dir, "vault.db"))
 	if w.options.Passphrase {
-		fmt.Fprintf(&c, "seal = \"passphrase\"\npassphrase_file = %q\n", filepath.Join(w.Dir, "passphrase"))
+		c.WriteString("seal = \"passphrase\"\n")
 	} else {
 		fmt.Fprintf(&c, "seal = \"tpm\"\ntpm = %q\n", w.TPM)
+	}
+	if w.options.ShredAfter != "" {
+		fmt.Fprintf(&c, "shred_after = %q\n", w.options.ShredAfter)
+	}
+	if w.options.Backups {
+		dir := w.BackupDir()
+		if err := errors.Join(os.Mkdir(dir, 0o700), w.give(dir)); err != nil {
+			return err
+		}
+		fmt.Fprintf(&c, "\n[backup]\ndir = %q\n", dir)
 	}
 	fmt.Fprintf(&c, "\n[api]\nsocket = %q\n\n[devices]\n", w.Socket)
 	if w.options.Officer != nil {
@@ -236,12 +251,39 @@ func (w *World) asOfficer(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
+// Passphrase is that of a vault without a TPM, if no other was chosen.
+const Passphrase = "correct horse battery staple"
+
+// initVault makes a recovery identity as age-keygen would, and the vault as an officer would: the daemon opens it.
 func (w *World) initVault() error {
-	out, err := w.asOfficer(exec.Command(filepath.Join(w.Bin, "tokendeskd"), "--config", w.Config, "--init")).CombinedOutput()
+	if w.options.Passphrase && w.options.PIN == "" {
+		w.options.PIN = Passphrase
+	}
+	identity, err := age.GenerateX25519Identity()
 	if err != nil {
-		return fmt.Errorf("cannot create the vault: %w: %s", err, out)
+		return err
+	}
+	w.Recipient = identity.Recipient().String()
+	if err := w.writeFile(w.Identity, identity.String()+"\n"); err != nil || w.options.NoVault {
+		return err
+	}
+	pin, file := secret.New([]byte(w.options.PIN)), secret.New([]byte(identity.String()+"\n"))
+	defer pin.Wipe()
+	defer file.Wipe()
+	var made api.VaultOutcome
+	in := api.VaultInit{Recipients: []string{w.Recipient}}
+	if err := w.Client.PostSecret(context.Background(), "/v1/vault/init", in, &made, pin, file); err != nil {
+		return fmt.Errorf("cannot create the vault: %w", err)
 	}
 	return nil
+}
+
+// Unlock opens the vault with a PIN.
+func (w *World) Unlock(ctx context.Context, pin string) error {
+	p := secret.New([]byte(pin))
+	defer p.Wipe()
+	var opened api.VaultOutcome
+	return w.Client.PostSecret(ctx, "/v1/vault/unlock", nil, &opened, p)
 }
 
 // StartDaemon starts the daemon, which must not be running, and waits until it answers.
