@@ -21,8 +21,6 @@ type Condition struct {
 	Shred      time.Time // since when unused pages hold destroyed secrets, still sealed; zero if none do
 	AuditKey   audit.Key
 	Acts       uint64 // entries of the audit trail
-	Guesses    int    // wrong PINs that may still be given, if the sealer counts them; else -1
-	Until      time.Time
 }
 
 // StateOpen is that of a vault which is unlocked.
@@ -32,7 +30,7 @@ const StateOpen State = "open"
 func (v *Vault) Condition() Condition {
 	s, leave, err := v.enter()
 	if err != nil {
-		st := Condition{State: StateLocked, Guesses: -1}
+		st := Condition{State: StateLocked}
 		if errors.As(err, &st.Err) {
 			st.State = st.Err.State
 		}
@@ -43,17 +41,28 @@ func (v *Vault) Condition() Condition {
 	defer s.visible.RUnlock()
 	st := Condition{
 		State: StateOpen, ID: s.header().ID, Level: s.header().Level, PIN: s.header().PIN, Epoch: s.counter, Recipients: s.header().Recipients,
-		Shred: s.ledger.Shred, AuditKey: s.header().AuditKey, Acts: s.ledger.Trail.Seq, Guesses: -1,
+		Shred: s.ledger.Shred, AuditKey: s.header().AuditKey, Acts: s.ledger.Trail.Seq,
 	}
 	if a := s.header().Anchor; a != nil {
 		st.Anchored = true
 		// Beside the epochs: two writes to make the counters, and one for each rotation or change of the PIN.
 		st.Writes = s.counter - a.First + 2 + uint64(s.header().Key.Version-1)
 	}
-	if g, ok := s.sealer.(Guesses); ok && s.header().PIN {
-		if left, until, err := g.Guesses(); err == nil {
-			st.Guesses, st.Until = left, until
-		}
-	}
 	return st
+}
+
+// Guesses says how many wrong PINs may still be given for an open vault, and when the next may if none; ok is false if
+// nobody counts them. It asks the TPM.
+func (v *Vault) Guesses() (left int, until time.Time, ok bool) {
+	s, leave, err := v.enter()
+	if err != nil {
+		return 0, until, false
+	}
+	defer leave()
+	g, ok := s.sealer.(Guesses)
+	if !ok || !s.header().PIN {
+		return 0, until, false
+	}
+	left, until, err = g.Guesses()
+	return left, until, err == nil
 }

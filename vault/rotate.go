@@ -117,11 +117,11 @@ func (v *Vault) replace(s *session, d *draft, last func(*Tx) error) error {
 		v.enthrone(nil, err)
 		return errors.Join(err, s.release())
 	}
-	s.sealer = nil // it is the next session's
 	if err = next.raise(); err == nil {
 		err = next.nextGeneration()
 	}
 	v.enthrone(next, nil)
+	s.sealer = nil // it is the next session's
 	v.unanchored.Store(next.behind())
 	return errors.Join(unsynced, err, s.release())
 }

@@ -200,11 +200,11 @@ func (d *Desk) openVault(c vault.Condition) api.Vault {
 		Epoch: c.Epoch, Writes: c.Writes, Recipients: append([]string{}, c.Recipients...), AuditKey: c.AuditKey.String(), Acts: c.Acts,
 		Unlocked: unlockedMemory(),
 	}
-	if c.Guesses >= 0 {
-		out.Guesses = &c.Guesses
-	}
-	if !c.Until.IsZero() {
-		out.Until = &c.Until
+	if left, until, ok := d.Vault.Guesses(); ok {
+		out.Guesses = &left
+		if !until.IsZero() {
+			out.Until = &until
+		}
 	}
 	if !c.Shred.IsZero() {
 		out.Shred = &c.Shred
