@@ -109,4 +109,5 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: build ## measure; prints "ratio NAME VALUE" and "figure NAME VALUE"
-	@go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/daemon | grep -E '^(ratio|figure|FAIL|panic|---)'
+	@{ go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/daemon; \
+	go test -run '^$$' -bench . -benchtime 1x -timeout 20m ./vault ./vault/audit ./cmd/internal/crash; } | grep -E '^(ratio|figure|FAIL|panic|---)'
