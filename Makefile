@@ -95,6 +95,10 @@ soak: guest-programs ## the long forms: 10,000 failures of a TPM, keys pulled at
 race: deps ## run all tests with the race detector, and see that they leave nothing behind
 	@go run ./cmd/internal/leftovers go test -race -count=1 ./...
 
+.PHONY: crash
+crash: build ## kill the daemon at every write, sync and word to TPM, key or directory, and at 1,000 random moments
+	@go build -o $(BIN)/ ./cmd/internal/crash && go run ./cmd/internal/leftovers $(BIN)/crash -bin $(BIN) -random 1000
+
 .PHONY: lint
 lint: ## check format, vet, staticcheck and a tidy go.mod
 	@unformatted=$$(gofmt -l cmd device provision sync udev vault); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }

@@ -43,16 +43,16 @@ func (tx *Tx) SetSeed(id device.TokenID, generation int, s secret.Secret) error 
 	if s.IsZero() {
 		return fmt.Errorf("cannot set a seed of %s: it is empty", id)
 	}
-	old, err := tx.Seed(id, generation)
-	if err == nil {
+	old, there, err := tx.unseal(bucketSeeds, seedKey(id, generation))
+	if err != nil {
+		return err
+	}
+	if there {
 		defer old.Wipe()
 		if !old.Equal(s) {
 			return fmt.Errorf("cannot set seed %d of %s: another one is there already; use the next generation", generation, id)
 		}
 		return nil
-	}
-	if !errors.Is(err, ErrNotFound) {
-		return err
 	}
 	if err := tx.noteSeed(id, generation, s); err != nil {
 		return err

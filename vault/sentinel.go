@@ -1,6 +1,9 @@
 package vault
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -18,29 +21,32 @@ type sighting struct {
 	Generation int            `json:"generation"`
 }
 
-// sentinelKey keys the fingerprints. It stays unsealed until the transaction ends.
-func (tx *Tx) sentinelKey() (secret.Secret, error) {
-	if !tx.sentinel.IsZero() {
-		return tx.sentinel, nil
+// fingerprint is a seed's. What makes it is kept until the transaction ends.
+func (tx *Tx) fingerprint(seed secret.Secret) ([]byte, error) {
+	if tx.sentinel == nil {
+		key, ok, err := tx.unseal(bucketSystem, []byte(keySentinel))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, corrupt("%s has lost the key of its seed fingerprints", tx.s.path)
+		}
+		defer key.Wipe()
+		secret.Do(func() { tx.sentinel = hmac.New(sha256.New, key.Reveal()) })
 	}
-	key, ok, err := tx.unseal(bucketSystem, []byte(keySentinel))
-	if err != nil {
-		return secret.Secret{}, err
-	}
-	if !ok {
-		return secret.Secret{}, corrupt("%s has lost the key of its seed fingerprints", tx.s.path)
-	}
-	tx.sentinel = key
-	return key, nil
+	tx.sentinel.Reset()
+	tx.sentinel.Write(frame("seed")) // which stands in front of the seed, framed like it: see mac
+	tx.sentinel.Write(binary.BigEndian.AppendUint64(nil, uint64(seed.Len())))
+	tx.sentinel.Write(seed.Reveal())
+	return tx.sentinel.Sum(nil), nil
 }
 
 // noteSeed refuses a seed that was seen before, and remembers it.
 func (tx *Tx) noteSeed(id device.TokenID, generation int, seed secret.Secret) error {
-	key, err := tx.sentinelKey()
+	fingerprint, err := tx.fingerprint(seed)
 	if err != nil {
 		return err
 	}
-	fingerprint := mac(key, "seed", seed.Reveal())
 	var old sighting
 	seen, err := tx.load(bucketSeen, fingerprint, &old)
 	switch {

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"time"
 
 	"go.etcd.io/bbolt"
 
 	"tokendesk/device"
 	"tokendesk/vault/audit"
-	"tokendesk/vault/secret"
 )
 
 const (
@@ -55,7 +55,7 @@ type Tx struct {
 	touched map[device.TokenID]*Token // whose references settle checks; as PutToken has left them, or nil if it has not
 	acts    []audit.Act               // for the audit trail
 
-	sentinel secret.Secret // see noteSeed; zero until it is needed
+	sentinel hash.Hash // see fingerprint; nil until it is needed
 }
 
 // weight says what a transaction does to the epoch.
@@ -86,8 +86,7 @@ func (tx *Tx) commit() error {
 }
 
 func (tx *Tx) end() {
-	tx.done = true
-	tx.sentinel.Wipe()
+	tx.done, tx.sentinel = true, nil
 }
 
 // with runs fn on a bucket.

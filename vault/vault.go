@@ -89,8 +89,23 @@ func (v *Vault) lock() error {
 // Forget erases what was computed from secrets and nobody refers to any more: see secret.Do. Whatever opens, locks or
 // re-seals a vault does it. It takes a few milliseconds.
 func Forget() {
-	for range 2 { // one leaves what the standard library caches
-		runtime.GC()
+	for range 3 { // others' cleanups may come after the one that is waited for
+		collect()
+	}
+}
+
+// cleanupPatience is how long cleanups are waited for.
+const cleanupPatience = 100 * time.Millisecond
+
+// collect runs the collector, and waits for the cleanups that follow: what the standard library caches for a key that is gone
+// is unused only after them.
+func collect() {
+	cleaned := make(chan struct{})
+	runtime.AddCleanup(&struct{ p *int }{}, func(c chan struct{}) { close(c) }, cleaned)
+	runtime.GC()
+	select {
+	case <-cleaned:
+	case <-time.After(cleanupPatience):
 	}
 }
 

@@ -32,7 +32,7 @@ func frame(command byte, payload []byte) [][device.ReportSize]byte {
 	f[payloadSize] = command
 	binary.LittleEndian.PutUint16(f[payloadSize+1:], crc16(f[:payloadSize]))
 
-	var reports [][device.ReportSize]byte
+	reports := make([][device.ReportSize]byte, 0, chunks) // grown, it would leave copies behind
 	for seq := range chunks {
 		chunk := f[seq*chunkSize : (seq+1)*chunkSize]
 		if seq != 0 && seq != chunks-1 && isZero(chunk) {

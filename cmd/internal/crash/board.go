@@ -31,6 +31,7 @@ const (
 	firstIndex    = 0x01800000 // of those that an owner defines
 	lastIndex     = 0x01BFFFFF
 	headerSize    = 10 // tag, size, code
+	maxAnswer     = 64 << 10
 )
 
 // ask sends one command and returns what comes after the answer's header.
@@ -61,7 +62,11 @@ func (b board) ask(tag uint16, code uint32, words []uint32, rest ...byte) ([]byt
 	if rc := binary.BigEndian.Uint32(head[6:]); rc != 0 {
 		return nil, fmt.Errorf("the TPM answers %#x to command %#x", rc, code)
 	}
-	answer := make([]byte, max(0, int(binary.BigEndian.Uint32(head[2:]))-headerSize))
+	size := binary.BigEndian.Uint32(head[2:])
+	if size < headerSize || size > maxAnswer {
+		return nil, fmt.Errorf("the TPM announces an answer of %d bytes", size)
+	}
+	answer := make([]byte, size-headerSize)
 	_, err = io.ReadFull(conn, answer)
 	return answer, err
 }
@@ -73,16 +78,24 @@ func (b board) counters() (found []uint32, err error) {
 	if err != nil {
 		return nil, err
 	}
-	const countAt = 1 + 4 // more data, capability
+	return parseHandles(answer)
+}
+
+// parseHandles reads a TPMI_YES_NO and a TPMS_CAPABILITY_DATA of handles (TPM 2.0 Library, Part 2, 10.10.2), and takes those
+// in the owner's range.
+func parseHandles(answer []byte) (found []uint32, err error) {
+	const countAt = 1 + 4 // behind: whether there is more, which capability
 	if len(answer) < countAt+4 {
 		return nil, errors.New("the TPM's list of handles is cut short")
 	}
 	list := answer[countAt+4:]
-	for len(list) >= 4 {
-		if h := binary.BigEndian.Uint32(list); h <= lastIndex {
+	if n := binary.BigEndian.Uint32(answer[countAt:]); uint64(n)*4 != uint64(len(list)) {
+		return nil, fmt.Errorf("the TPM announces %d handles and gives %d bytes", n, len(list))
+	}
+	for ; len(list) > 0; list = list[4:] {
+		if h := binary.BigEndian.Uint32(list); h >= firstIndex && h <= lastIndex {
 			found = append(found, h)
 		}
-		list = list[4:]
 	}
 	return found, nil
 }

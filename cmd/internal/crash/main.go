@@ -6,8 +6,14 @@
 //
 // A scenario is recorded once; then each of its calls is a point. The daemon is killed before the call has an effect,
 // with all before it done; at calls on files also with a random part of what was not synced taken back, and at
-// page writes with half of the page written. Random moments come on top, for half of which the restart is killed
-// too. It needs root, swtpm and slapd. It ends with 1 if anything is lost.
+// page writes with half of the page written. Random moments come on top, for half of which the restart is killed too.
+//
+// After each point the vault opens or can be made, what was reported is there, what was not can be finished, all of the
+// vault is checked, and nothing lies beside it. A copy of its file from before the operation is then refused as old. At
+// some points that copy is put in place while the daemon is dead: it is refused, or the operation had no effect yet.
+//
+// What is not tried: kills of the TPM, and rollbacks within one epoch. It needs root, swtpm and slapd. It ends with 1
+// if anything is lost.
 package main
 
 import (

@@ -40,7 +40,7 @@ func withPrograms(m *testing.M) int {
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	var said, out bytes.Buffer
-	o := options{bin: bin, every: 25, random: 15, seed: 1, jobs: 4, log: log.New(&said, "", 0)}
+	o := options{bin: bin, every: 40, random: 15, seed: 1, jobs: 4, log: log.New(&said, "", 0)}
 	err := run(t.Context(), o, "", &out)
 	t.Logf("%s\n%s", &said, &out)
 	if err != nil {

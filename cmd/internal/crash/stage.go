@@ -43,16 +43,16 @@ type stage struct {
 	unused int           // codes typed since the last login
 	said   []string      // what the daemon has said in its last work
 
-	pin      string   // of the vault
-	next     string   // the PIN that it is to get
-	old      *oldCopy // from before the operation; nil if there was no vault
-	unaware  bool     // the vault open is that one
-	outside  string   // a directory for what the vault is written to: backups, move files
-	tries    int      // points so far
-	second   *world.World
-	request  api.VaultOutcome // what the board that a vault goes to has asked for
-	source   string           // the file that a vault is made from
-	read     map[string]bool  // backups that were read before
+	pin     string   // of the vault
+	next    string   // the PIN that it is to get
+	old     *oldCopy // from before the operation; nil if there was no vault
+	unaware bool     // the vault open is that one
+	outside string   // a directory for what the vault is written to: backups, move files
+	tries   int      // points so far
+	second  *world.World
+	request api.VaultOutcome // what the board that a vault goes to has asked for
+	source  string           // the file that a vault is made from
+	read    map[string]bool  // backups that were read before
 }
 
 func newStage(ctx context.Context, o options, sc Scenario) (s *stage, err error) {

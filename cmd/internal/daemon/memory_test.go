@@ -220,8 +220,11 @@ func (m *memory) halt(pid int) (resume func()) {
 	return func() { syscall.Kill(pid, syscall.SIGCONT) }
 }
 
-// piece is how many bytes in a row of a secret are too many.
-const piece = 8
+// How many bytes in a row of a secret are too many, and of a seed, which travels to the key in reports with so many of it.
+const (
+	piece = 8
+	chunk = 6
+)
 
 func (m *memory) scan(pid int) []memscan.Hit {
 	m.t.Helper()
@@ -239,6 +242,11 @@ func (m *memory) scan(pid int) []memscan.Hit {
 				padded[i] = p[i] ^ pad
 			}
 			patterns[name+" as "+kind+" pad"] = padded
+		}
+	}
+	for name, s := range m.known {
+		for i := 0; strings.HasSuffix(name, "of seeds") && i+chunk <= len(s); i++ {
+			patterns[fmt.Sprintf("%s: a chunk from byte %d", name, i)] = s[i : i+chunk]
 		}
 	}
 	hits, err := memscan.Scan(pid, patterns)
