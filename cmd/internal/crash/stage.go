@@ -179,6 +179,9 @@ func (s *stage) work(ctx context.Context, path string, body any) (codes int, err
 }
 
 func (s *stage) enroll(ctx context.Context, typed bool) error {
+	if err := s.AwaitKeys(ctx, s.key); err != nil { // after a restart
+		return err
+	}
 	e := s.enrollment()
 	e.Typed = typed
 	_, err := s.work(ctx, "/v1/enroll", e)

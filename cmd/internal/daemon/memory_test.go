@@ -34,7 +34,7 @@ var schedules = map[string]int{"the key of records": 2, "the key of secrets": 2,
 func TestMemory(t *testing.T) {
 	const one device.Serial = 50000001
 	first, wrong, second, third := rand.Text(), rand.Text(), rand.Text(), rand.Text()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	w := start(t, world.Options{Keys: []string{keyOf(one)}, PIN: first, Daemon: shipped(t)})
 	m := &memory{t: t, w: w, known: map[string][]byte{"the directory's password": []byte(w.Slapd.Password)}}

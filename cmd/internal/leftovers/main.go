@@ -43,6 +43,9 @@ func run(name string, args ...string) (code int, err error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil { // some tests run programs as another user
+		return 1, err
+	}
 	signal.Ignore(os.Interrupt) // the command gets it as well, and ends by it
 	cmd := exec.Command(name, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
