@@ -93,7 +93,7 @@ soak: guest-programs ## the long forms: 10,000 failures of a TPM, keys pulled at
 
 .PHONY: race
 race: deps ## run all tests with the race detector, and see that they leave nothing behind
-	@go run ./cmd/internal/leftovers go test -race -count=1 ./...
+	@go run ./cmd/internal/leftovers go test -race -count=1 -timeout 20m ./...
 
 .PHONY: crash
 crash: build ## kill the daemon at every write, sync and word to TPM, key or directory, and at 1,000 random moments

@@ -100,7 +100,7 @@ func (tx *Tx) Head() (audit.Head, error) {
 		return audit.Head{}, corrupt("%s has lost the key of its audit trail", tx.s.path)
 	}
 	defer seed.Wipe()
-	defer tx.s.forgetSoon()
+	defer forgetSoon()
 	h := audit.Head{Vault: tx.s.header().Trail, Point: tx.ledger.Trail, Epoch: tx.ledger.Epoch, Counter: tx.s.counter, Time: time.Now().UTC()}
 	return h.Sign(seed)
 }

@@ -32,7 +32,7 @@ const authBytes = 24
 // Init makes the vault and leaves it locked. It refuses if anything is at its path. The file gets its name last, after a
 // trial restore, so that a crash leaves no half vault.
 func (v *Vault) Init(setup Setup) (err error) {
-	defer Forget()
+	defer forgetSoon()
 	v.writer.Lock()
 	defer v.writer.Unlock()
 	if v.closed {

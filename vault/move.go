@@ -231,7 +231,7 @@ func (tx *Tx) writeMove(out *outFile, id *age.X25519Identity) error {
 // MoveIn makes the vault of a move file that was written for this board's TPM: with the same ID, audit trail and tokens, and with
 // keys and counters of its own and setup's PIN. It never writes over anything. Recipients stay, unless setup has others.
 func (v *Vault) MoveIn(file string, setup Setup) error {
-	defer Forget()
+	defer forgetSoon()
 	v.writer.Lock()
 	defer v.writer.Unlock()
 	if err := v.vacant(); err != nil {

@@ -107,7 +107,7 @@ func TestFlippedMoveFiles(t *testing.T) {
 		return err != nil
 	}
 	r := rand.New(rand.NewPCG(3, 4))
-	for i := range 2000 {
+	for i := range 800 {
 		bad, at := bytes.Clone(whole), r.IntN(len(whole))
 		if i%2 == 0 {
 			at %= 4096 + 512
@@ -117,7 +117,7 @@ func TestFlippedMoveFiles(t *testing.T) {
 			t.Errorf("byte %d does not matter", at)
 		}
 	}
-	for range 300 {
+	for range 150 {
 		if n := r.IntN(len(whole)); !refused(whole[:n]) {
 			t.Errorf("taken in although cut to %d bytes", n)
 		}

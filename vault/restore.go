@@ -23,7 +23,7 @@ import (
 // age does not tell who has made a backup: whoever knows a recipient can make one. The audit key is that of the lost
 // vault, or this is not its backup.
 func (v *Vault) Restore(backup string, identity secret.Secret, setup Setup) error {
-	defer Forget()
+	defer forgetSoon()
 	v.writer.Lock()
 	defer v.writer.Unlock()
 	if err := v.vacant(); err != nil {

@@ -52,7 +52,7 @@ func TestFlippedBackups(t *testing.T) {
 		}
 		return false
 	}
-	for i := range 2400 {
+	for i := range 900 {
 		content, isBare := whole, i%6 == 5
 		if isBare {
 			content = bare
@@ -66,7 +66,7 @@ func TestFlippedBackups(t *testing.T) {
 			t.Errorf("byte %d of an encrypted backup does not matter", at)
 		}
 	}
-	for i := range 300 {
+	for i := range 120 {
 		if n := r.IntN(len(whole)); !try(whole[:n]) {
 			t.Errorf("restored although cut to %d bytes", n)
 		}

@@ -19,7 +19,7 @@ import (
 // recovery identities open backups made before, whatever is rotated.) Recipients replace those of before, if there are any.
 // Readers go on meanwhile; writers wait.
 func (v *Vault) Rotate(by audit.Act, recipients []string) error {
-	defer Forget()
+	defer forgetSoon()
 	v.backups.Lock()
 	defer v.backups.Unlock()
 	v.writer.Lock()
@@ -207,7 +207,7 @@ func (tx *Tx) adopt(old *Tx, bucket string, p pair) error {
 // ChangePIN replaces the PIN: old must be right, and zero if there is none; next may be zero, for none. The seal under the old
 // one dies with the generation.
 func (v *Vault) ChangePIN(old, next secret.Secret, by audit.Act) error {
-	defer Forget()
+	defer forgetSoon()
 	v.backups.Lock()
 	defer v.backups.Unlock()
 	v.writer.Lock()

@@ -31,7 +31,6 @@ type session struct {
 
 	evenMoved bool // see openEven
 
-	forgets atomic.Bool // Forget is to be called soon
 	ending  atomic.Bool // it is about to be locked: a backup gives up
 	damaged atomic.Bool // bbolt has panicked: its locks and memory are not to be touched again
 
@@ -79,20 +78,6 @@ func (s *session) release() error {
 		err = errors.Join(err, s.guard(s.db.Close))
 	}
 	return err
-}
-
-// forgetDelay is how long what was computed from secrets may stay after its last use.
-const forgetDelay = time.Second
-
-// forgetSoon has what was computed from secrets erased, together with what is computed in the next moment.
-func (s *session) forgetSoon() {
-	if s.forgets.Swap(true) {
-		return
-	}
-	time.AfterFunc(forgetDelay, func() {
-		s.forgets.Store(false)
-		Forget()
-	})
 }
 
 // guard runs fn, which uses bbolt and nothing of the caller's, and turns a panic or a memory fault into StateCorrupt.
@@ -144,7 +129,7 @@ func (s *session) beginView() (*Tx, error) {
 
 // update is Vault.Update. The caller holds the vault's writer lock.
 func (s *session) update(fn func(*Tx) error) error {
-	defer s.forgetSoon()
+	defer forgetSoon()
 	if err := s.catchUp(); err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func At(path string, open func() (Sealer, error)) *Vault { return &Vault{path: p
 // Unlock opens the vault: with its PIN or passphrase if it has one. It verifies the whole file, and that it is not an older
 // copy of itself. Its errors are a StateError wherever the state has a name. A vault that is open stays so.
 func (v *Vault) Unlock(pin secret.Secret) error {
-	defer Forget()
+	defer forgetSoon()
 	v.writer.Lock()
 	defer v.writer.Unlock()
 	if v.closed {
@@ -70,6 +70,7 @@ func (v *Vault) enthrone(s *session, err error) {
 func (v *Vault) Lock() error {
 	v.writer.Lock()
 	defer v.writer.Unlock()
+	defer Forget()
 	return v.lock()
 }
 
@@ -81,13 +82,28 @@ func (v *Vault) lock() error {
 	err := s.endTail()
 	s.ending.Store(true)
 	v.enthrone(nil, nil) // waits for those who read
-	err = errors.Join(err, s.release())
-	Forget()
-	return err
+	return errors.Join(err, s.release())
 }
 
-// Forget erases what was computed from secrets and nobody refers to any more: see secret.Do. Whatever opens, locks or
-// re-seals a vault does it. It takes a few milliseconds.
+// forgetDelay is how long what was computed from secrets may stay after its last use.
+const forgetDelay = time.Second
+
+// forgets says that Forget is to be called soon.
+var forgets atomic.Bool
+
+// forgetSoon has what was computed from secrets erased, together with what is computed in the next moment.
+func forgetSoon() {
+	if forgets.Swap(true) {
+		return
+	}
+	time.AfterFunc(forgetDelay, func() {
+		forgets.Store(false)
+		Forget()
+	})
+}
+
+// Forget erases what was computed from secrets and nobody refers to any more: see secret.Do. Every use of a vault that
+// computes something from its secrets is followed by it, at once or after a second. It takes 6 ms.
 func Forget() {
 	for range 3 { // others' cleanups may come after the one that is waited for
 		collect()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,9 @@ var bin string
 func TestMain(m *testing.M) {
 	tracer.Main()
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // or the tracer sleeps a second at its end
+	if slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzzworker") }) {
+		os.Exit(m.Run()) // needs no programs, and is killed at its end
+	}
 	os.Exit(withPrograms(m))
 }
 

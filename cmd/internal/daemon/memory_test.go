@@ -54,7 +54,7 @@ func TestMemory(t *testing.T) {
 	if err := m.secretly(ctx, "unlock", nil, wrong); err == nil {
 		t.Fatal("a wrong PIN opens the vault")
 	}
-	m.expectLocked("after a wrong PIN")
+	m.expect("after a wrong PIN", time.Now().Add(patience), m.remains)
 	m.do(ctx, "unlock", nil, first)
 	m.expectOpen("after an unlock", first)
 	m.do(ctx, "change-pin", nil, first, second)
@@ -173,40 +173,43 @@ func asNobody(ctx context.Context, pid int, file string) (string, error) {
 // expectOpen checks the memory of a daemon whose vault is open. What was computed from secrets may stay for a moment.
 func (m *memory) expectOpen(when, pin string) {
 	m.t.Helper()
-	pid := m.w.DaemonPID()
-	resume := m.halt(pid)
+	resume := m.halt(m.w.DaemonPID())
 	m.learnVault()
 	m.learnKey("the PIN's key "+when, pin)
 	resume()
-	var exposed, protected []string
-	for deadline := time.Now().Add(patience / 3); ; {
-		exposed, protected = nil, nil
-		for _, h := range m.scan(pid) {
-			switch of, _, _ := strings.Cut(h.Pattern, ":"); {
-			case h.Protected():
-				protected = append(protected, of)
-			case h.Count > schedules[of]:
-				exposed = append(exposed, h.String())
-			}
-		}
-		if len(exposed) == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
-	for _, h := range exposed {
-		m.t.Errorf("%s: %s", when, h)
-	}
-	if !slices.Contains(protected, "the root secret") {
+	m.expect(when, time.Now().Add(patience), func(h memscan.Hit) bool {
+		of, _, _ := strings.Cut(h.Pattern, ":")
+		return !h.Protected() && h.Count > schedules[of]
+	})
+	if !slices.ContainsFunc(m.scan(), func(h memscan.Hit) bool { return h.Protected() && strings.HasPrefix(h.Pattern, "the root secret") }) {
 		m.t.Errorf("%s: the root secret is not where it should be", when)
 	}
 }
 
-// expectLocked checks the memory of a daemon whose vault is locked.
+// expectLocked checks the memory of a daemon whose vault was locked a moment ago.
 func (m *memory) expectLocked(when string) {
 	m.t.Helper()
-	for _, h := range m.scan(m.w.DaemonPID()) {
-		if !h.Protected() || !strings.HasPrefix(h.Pattern, "the directory's password") {
-			m.t.Errorf("%s: %s", when, h)
+	m.expect(when, time.Now(), m.remains)
+}
+
+// remains tells what there may not be while the vault is locked: all but the directory's password.
+func (m *memory) remains(h memscan.Hit) bool {
+	return !h.Protected() || !strings.HasPrefix(h.Pattern, "the directory's password")
+}
+
+// expect looks until there is nothing wrong, or until the deadline.
+func (m *memory) expect(when string, deadline time.Time, wrong func(memscan.Hit) bool) {
+	m.t.Helper()
+	for {
+		found := slices.DeleteFunc(m.scan(), func(h memscan.Hit) bool { return !wrong(h) })
+		if len(found) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			for _, h := range found {
+				m.t.Errorf("%s: %s", when, h)
+			}
+			return
 		}
 	}
 }
@@ -226,7 +229,7 @@ const (
 	chunk = 6
 )
 
-func (m *memory) scan(pid int) []memscan.Hit {
+func (m *memory) scan() []memscan.Hit {
 	m.t.Helper()
 	pieces := map[string][]byte{}
 	for name, s := range m.known {
@@ -249,7 +252,7 @@ func (m *memory) scan(pid int) []memscan.Hit {
 			patterns[fmt.Sprintf("%s: a chunk from byte %d", name, i)] = s[i : i+chunk]
 		}
 	}
-	hits, err := memscan.Scan(pid, patterns)
+	hits, err := memscan.Scan(m.w.DaemonPID(), patterns)
 	if err != nil {
 		m.t.Fatal(err)
 	}
