@@ -20,7 +20,9 @@
 // it does not notice an older copy at all. A software TPM's counter is rolled back with its state file. Whoever has the
 // recovery identity and a backup has everything in it, whatever was rotated since.
 //
-// Keys live in locked pages (see package secret). The ciphers' key schedules, and what encoding/json, net/http and the
-// libraries of TPM, LDAP and OTP copy, live on the Go heap: built with GOEXPERIMENT=runtimesecret, those made here are
-// erased when the collector finds them unused, and Lock has it look.
+// Keys, seeds, codes and PINs live in locked pages (see package secret). While the vault is open, ordinary memory holds the
+// AES key schedules of its five keys, and nothing else that lasts: each key stands there twice, at both ends of a schedule,
+// the first key of the sum four times. What HMAC, HKDF, Argon2, Ed25519, age, go-tpm and the OTP library compute or copy is
+// erased within about a second of its last use (Forget), and by Lock before it returns, together with the schedules.
+// net/http and go-ldap never get a secret. This needs GOEXPERIMENT=runtimesecret.
 package vault
