@@ -29,9 +29,12 @@ type Mapping struct {
 
 func (m Mapping) String() string {
 	flags := ""
-	for name, set := range map[string]bool{"lo": m.Locked, "dd": m.DontDump, "wf": m.WipeOnFork} {
-		if set {
-			flags += " " + name
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"lo", m.Locked}, {"dd", m.DontDump}, {"wf", m.WipeOnFork}} {
+		if f.set {
+			flags += " " + f.name
 		}
 	}
 	return strings.TrimSpace(fmt.Sprintf("%x-%x %s %s", m.Start, m.End, m.Perms, m.Name)) + flags
