@@ -70,11 +70,15 @@ func (v *Vault) backup(dir string, by audit.Act) (b Backup, err error) {
 	}
 	by.Action, by.Object, by.Outcome = "vault backup", b.Path(), done
 	err = v.Update(func(tx *Tx) error {
+		tx.weigh(heavy) // an older vault would know nothing of the file
 		if b.Seq, err = tx.number(bucketBackup, &tx.ledger.Backup); err != nil {
 			return err
 		}
 		return errors.Join(tx.store(bucketBackup, numberKey(b.Seq), b), tx.Audit(by))
 	})
+	if errors.Is(err, ErrUnanchored) { // on record: the next backup gives it its name
+		return b, errors.Join(err, out.Close())
+	}
 	if err != nil {
 		out.discard()
 		return b, err

@@ -241,6 +241,9 @@ func TestMovedVaultDoesNotComeBack(t *testing.T) {
 }
 
 func TestMoveOutThatFails(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	v, chip := stocked(t, "1234")
 	to := newBoard(t)
 	dir := t.TempDir()

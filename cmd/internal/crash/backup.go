@@ -48,15 +48,6 @@ func backedUp(ctx context.Context, s *stage, acted bool) error {
 		return err
 	}
 	slices.Sort(names)
-	if s.unaware { // the vault does not know what it has written since
-		unknown := slices.DeleteFunc(slices.Clone(found), func(f string) bool { return slices.Contains(names, f) })
-		for _, f := range unknown {
-			if err := os.Remove(f); err != nil {
-				return err
-			}
-		}
-		found = slices.DeleteFunc(found, func(f string) bool { return slices.Contains(unknown, f) })
-	}
 	if !slices.Equal(found, names) {
 		return fmt.Errorf("the backups are %q, on record are %q", found, names)
 	}

@@ -82,8 +82,6 @@ func (s *stage) putBack(ctx context.Context, check func(acted bool) error, repor
 	case s.old.never || reported:
 		return false, fmt.Errorf("a copy of epoch %d from before the operation opens", s.old.epoch)
 	}
-	s.unaware = true
-	defer func() { s.unaware = false }()
 	if err := check(false); err != nil {
 		return false, fmt.Errorf("a copy of epoch %d from before the operation opens, and something of that is outside: %w", s.old.epoch, err)
 	}

@@ -46,7 +46,6 @@ type stage struct {
 	pin     string   // of the vault
 	next    string   // the PIN that it is to get
 	old     *oldCopy // from before the operation; nil if there was no vault
-	unaware bool     // the vault open is that one
 	outside string   // a directory for what the vault is written to: backups, move files
 	tries   int      // points so far
 	second  *world.World

@@ -11,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/validation"
+	"golang.org/x/sys/unix"
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/keys"
@@ -54,7 +55,7 @@ func (d *Desk) classified(err error) *api.Error {
 		code = api.Unfinished
 	case errors.As(err, &refused), is(keys.ErrBehind):
 		code = api.Refused
-	case errors.As(err, &state), is(vault.ErrUnanchored, vault.ErrClosed):
+	case errors.As(err, &state), is(vault.ErrUnanchored, vault.ErrClosed, unix.ENOSPC, unix.EDQUOT, unix.EFBIG):
 		code = api.VaultTrouble
 	case is(vault.ErrNotFound):
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
