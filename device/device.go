@@ -10,7 +10,6 @@ package device
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -40,16 +39,13 @@ func (id ID) Serial() (Serial, bool) {
 type TokenID string
 
 // SlotToken names the OTP slot (1 or 2) of a YubiKey.
-func SlotToken(id ID, slot int) TokenID { return TokenID(fmt.Sprintf("%s/otp%d", id, slot)) }
-
-var tokenID = regexp.MustCompile(`^yk-(0|[1-9][0-9]{0,9})/otp[12]$`)
+func SlotToken(id ID, slot int) TokenID { return TokenID(string(id) + "/otp" + strconv.Itoa(slot)) }
 
 // ParseTokenID checks the form of a token's name.
 func ParseTokenID(s string) (TokenID, error) {
-	if id := TokenID(s); tokenID.MatchString(s) {
-		if _, ok := id.Device().Serial(); ok {
-			return id, nil
-		}
+	id := TokenID(s)
+	if n, ok := id.Device().Serial(); ok && id.Slot() != 0 && id == SlotToken(YubiKeyID(n), id.Slot()) {
+		return id, nil
 	}
 	return "", fmt.Errorf("%q is not a token: tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2", s)
 }

@@ -101,7 +101,7 @@ func (tx *Tx) Head() (audit.Head, error) {
 	}
 	defer seed.Wipe()
 	defer forgetSoon()
-	h := audit.Head{Vault: tx.s.header().Trail, Point: tx.ledger.Trail, Epoch: tx.ledger.Epoch, Counter: tx.s.counter, Time: time.Now().UTC()}
+	h := audit.Head{Vault: tx.s.header().Trail, Point: tx.ledger.Trail, Epoch: tx.ledger.Epoch, Counter: tx.counter, Time: time.Now().UTC()}
 	return h.Sign(seed)
 }
 

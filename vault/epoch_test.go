@@ -335,3 +335,37 @@ func TestPeekShowsWhatWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A head is signed while others change the vault.
+func TestHeadWhileOthersWrite(t *testing.T) {
+	v, _ := onChip(t, "")
+	update(t, v, func(tx *vault.Tx) error { return put(tx, alice, []byte("s")) })
+	ended := make(chan error)
+	go func() {
+		var err error
+		for range 20 {
+			err = errors.Join(err, v.Update(func(tx *vault.Tx) error {
+				_, err := tx.Enqueue(vault.Change{Kind: vault.Unassign, Token: alice})
+				return err
+			}))
+		}
+		ended <- err
+	}()
+	for {
+		view(t, v, func(tx *vault.Tx) error {
+			h, err := tx.Head()
+			if err == nil && h.Counter != h.Epoch {
+				t.Errorf("the head is of epoch %d, and counter %d", h.Epoch, h.Counter)
+			}
+			return err
+		})
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
+	}
+}

@@ -49,6 +49,7 @@ type Tx struct {
 	coder   *coder
 	summer  *summer // nil in a transaction that only reads
 	ledger  *ledger
+	counter uint64 // the session's, when it began
 	weight  weight
 	done    bool
 	cursors map[string]*bbolt.Cursor  // see seek

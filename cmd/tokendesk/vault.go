@@ -49,7 +49,7 @@ func vaultCommands() []*cli.Command {
 				{
 					Name: "change-pin", Usage: "give the vault another PIN, or none; the old one dies with its blob", Action: vaultChangePIN,
 					Flags: append([]cli.Flag{&cli.PathFlag{Name: "old-pin-file", Usage: "read the PIN of now from `FILE`"}},
-						noPIN, pinFile, &cli.BoolFlag{Name: "pin-stdin", Usage: "read the PIN of now and the new one from standard input, a line each"}),
+						noPIN, pinFile, &cli.BoolFlag{Name: "pin-stdin", Usage: "read the PIN of now, if there is one, and the new one from standard input, a line each"}),
 				},
 				{
 					Name: "rotate", Usage: "take new keys and a fresh file: destroyed seeds are shredded", Action: vaultRotate,

@@ -105,6 +105,9 @@ func vaultUnlock(c *cli.Context) error {
 		return err
 	}
 	out := output(c)
+	if given := c.IsSet("pin-file") || c.Bool("pin-stdin"); given && !out.json && (!v.PIN || v.State == "open") {
+		out.wait("the %s that was given was not looked at", secretWord(v))
+	}
 	if v.State == "open" {
 		if out.json {
 			return out.printJSON(api.VaultOutcome{Vault: v})

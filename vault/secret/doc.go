@@ -22,8 +22,9 @@
 //   - A goroutine that Do's function starts is not covered; a Do in that goroutine is. Global variables are not covered.
 //   - A call into C within Do crashes the program (golang.org/issue/78999). So do os.Setenv and, by way of libc, net's
 //     lookups and os/user, in a program that uses cgo.
-//   - A garbage collection that begins waits for Do's function, and everybody else for the collection: half a second
-//     of computing stopped the program for half a second. Argon2 computes in goroutines of its own, and stops nobody.
+//   - A garbage collection that begins waits for Do's function while that computes, and everybody else for the
+//     collection: half a second of computing stopped the program for half a second. While the function itself waits, for
+//     a channel or the kernel, it holds nobody up. Argon2 computes in goroutines of its own, and stops nobody.
 //   - Do costs 60 ns, and up to 1 µs more for each small allocation in it. To open an AES-GCM box into the
 //     memory of a Secret costs nothing more, as nothing is allocated.
 //
