@@ -12,7 +12,7 @@ DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_T
 	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes \
 	man-db:whether_the_manual_page_is_one \
 	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files xz-utils:its_package udev:its_device_manager \
-	tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold
+	iproute2:network_namespaces,_for_the_chaos_run tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold
 
 # stage NAME COMMAND runs a command and says how long it took.
 define stage
@@ -87,9 +87,14 @@ guest-rest:
 	$(call guest,rest,20m,19m,-test.skip '$(LONG)' -test.v | { grep --line-buffered -v '^=== ' || true; })
 
 .PHONY: soak
-soak: guest-programs ## the long forms: 10,000 failures of a TPM, keys pulled at 200 random moments on a real kernel
+soak: guest-programs ## the long forms: 10,000 failures of a TPM, chaos for 10 minutes, keys pulled at 200 random moments on a real kernel
 	@go run ./cmd/internal/leftovers go test -count=1 -timeout 20m ./vault/tpmseal -run TestManyFailures -failures 10000
+	@go build -o $(BIN)/ ./cmd/internal/chaos && go run ./cmd/internal/leftovers $(BIN)/chaos -bin $(BIN) -for 10m
 	$(call guest,soak,60m,59m,-test.run TestUnplugged -test.v -moments 200)
+
+.PHONY: chaos
+chaos: build ## kill daemon, servers and the lines between them for a minute, under load, and compare everything afterwards
+	@go build -o $(BIN)/ ./cmd/internal/chaos && go run ./cmd/internal/leftovers $(BIN)/chaos -bin $(BIN) -for 1m
 
 .PHONY: race
 race: deps ## run all tests with the race detector, and see that they leave nothing behind
@@ -114,4 +119,4 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 .PHONY: bench
 bench: build ## measure; prints "ratio NAME VALUE" and "figure NAME VALUE"
 	@{ go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/daemon; \
-	go test -run '^$$' -bench . -benchtime 1x -timeout 20m ./vault ./vault/audit ./cmd/internal/crash; } | grep -E '^(ratio|figure|FAIL|panic|---)'
+	go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./vault ./vault/audit ./cmd/internal/crash ./sync; } | grep -E '^(ratio|figure|FAIL|panic|---)'

@@ -39,7 +39,7 @@ func enrollPlan() []step {
 
 // Enroll seals a fresh seed, programs it, verifies it and assigns the token.
 func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tell Tell) ([]vault.Change, error) {
-	release, err := r.claim(e.Token)
+	release, err := r.Claim(e.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +51,12 @@ func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tel
 	if err := r.Vault.View(func(tx *vault.Tx) error { return enrollable(tx, e) }); err != nil {
 		return nil, err
 	}
-	if e.User, err = r.checkUser(ctx, e.User); err != nil {
+	name, served, err := r.checkUser(ctx, e.User)
+	if err != nil {
 		return nil, err
 	}
+	defer served()
+	e.User = name
 	state, emulated, err := r.inspect(ctx, e.Token)
 	if err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ func (p plan) bench(t *testing.T) *bench {
 func (b *bench) deliver() {
 	b.t.Helper()
 	b.update(func(tx *vault.Tx) error {
-		changes, err := tx.Changes()
+		changes, err := tx.ChangesFrom(0, 0)
 		for _, c := range changes {
 			err = errors.Join(err, tx.DeleteChange(c.Seq))
 		}

@@ -36,9 +36,11 @@ func (r *Runner) Assign(ctx context.Context, by audit.Officer, id device.TokenID
 	if err != nil {
 		return vault.Token{}, nil, err
 	}
-	if user, err = r.checkUser(ctx, user); err != nil {
+	user, served, err := r.checkUser(ctx, user)
+	if err != nil {
 		return vault.Token{}, nil, err
 	}
+	defer served()
 	return r.change(by, id, func(t *vault.Token) ([]asked, error) {
 		if err := assignable(*t); err != nil {
 			return nil, err
@@ -90,7 +92,7 @@ type asked struct {
 
 // change alters a token that nobody works on and leaves word for the central service, in one transaction.
 func (r *Runner) change(by audit.Officer, id device.TokenID, alter func(*vault.Token) ([]asked, error)) (t vault.Token, changes []vault.Change, err error) {
-	release, err := r.claim(id)
+	release, err := r.Claim(id)
 	if err != nil {
 		return t, nil, err
 	}

@@ -157,3 +157,32 @@ func TestAReleasedTokenGoesToTheNextUser(t *testing.T) {
 	b.wantOutbox("put/1 assign/1:alice disable/1:alice unassign/1:alice enable/1 assign/1:bob")
 	b.wantOnDevice(slot2)
 }
+
+// Two officers give one user a token at the same time: the second is refused while the first has not finished.
+func TestOneTokenForAUserAtATime(t *testing.T) {
+	b := newBench(t)
+	b.update(func(tx *vault.Tx) error {
+		return errors.Join(tx.PutToken(vault.Token{ID: slot1, Status: vault.Active, Digits: 6, Generation: 1}), tx.SetSeed(slot1, 1, randomSeed()),
+			tx.PutToken(vault.Token{ID: slot2, Status: vault.Active, Digits: 6, Generation: 1}), tx.SetSeed(slot2, 1, randomSeed()))
+	})
+	asked := false
+	b.CheckUser = func(ctx context.Context, user string) (string, error) {
+		if asked {
+			return user, nil
+		}
+		asked = true
+		if _, _, err := b.Assign(ctx, officer, slot1, "ALICE"); err == nil || !strings.Contains(err.Error(), "another officer's work for ALICE is going on") {
+			t.Errorf("the second officer: %v", err)
+		}
+		return user, nil
+	}
+	if _, _, err := b.Assign(t.Context(), officer, slot2, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if owner := b.token(slot1).Owner; owner != "" {
+		t.Errorf("the other token belongs to %s", owner)
+	}
+	if _, _, err := b.Assign(t.Context(), officer, slot1, "alice"); err != nil { // nobody is held back for good
+		t.Error(err)
+	}
+}

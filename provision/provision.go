@@ -46,7 +46,7 @@ type Runner struct {
 	Log          *slog.Logger
 
 	mu   sync.Mutex
-	busy map[device.TokenID]bool
+	busy map[string]bool // tokens, and users after "for "
 }
 
 // Progress is one thing an officer should see while work goes on.
@@ -172,21 +172,26 @@ func Steps() map[string][]string {
 	return names
 }
 
-// claim keeps two pieces of work off one token.
-func (r *Runner) claim(id device.TokenID) (release func(), err error) {
+// Claim keeps other work off a token until release is called, or refuses because some is going on.
+func (r *Runner) Claim(id device.TokenID) (release func(), err error) {
+	return r.claim(string(id), "on "+string(id))
+}
+
+// claim is Claim for anything that two officers must not work on at a time.
+func (r *Runner) claim(key, what string) (release func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[id] {
-		return nil, refuse("wait until it has finished", "another officer's work on %s is going on", id)
+	if r.busy[key] {
+		return nil, refuse("wait until it has finished", "another officer's work %s is going on", what)
 	}
 	if r.busy == nil {
-		r.busy = map[device.TokenID]bool{}
+		r.busy = map[string]bool{}
 	}
-	r.busy[id] = true
+	r.busy[key] = true
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		delete(r.busy, id)
+		delete(r.busy, key)
 	}, nil
 }
 

@@ -25,7 +25,7 @@ func reissuePlan() []step {
 // Reissue takes an enrolled token from its owner, if it has one, and gives it with a fresh seed to user.
 // The owner is cut off centrally before anything else happens.
 func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenID, user string, tell Tell) ([]vault.Change, error) {
-	release, err := r.claim(id)
+	release, err := r.Claim(id)
 	if err != nil {
 		return nil, err
 	}
@@ -50,9 +50,11 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenI
 	case t.Status != vault.Active:
 		return nil, refuse("", "%s is %s; only an active token can be reissued", id, t.Status)
 	}
-	if user, err = r.checkUser(ctx, user); err != nil {
+	user, served, err := r.checkUser(ctx, user)
+	if err != nil {
 		return nil, err
 	}
+	defer served()
 	_, emulated, err := r.inspect(ctx, id)
 	if err != nil {
 		if t.Owner != "" {
@@ -74,9 +76,9 @@ func cutOff(tx *vault.Tx, w *work, _ time.Time) error {
 		return err
 	}
 	if t.Owner == "" {
-		waiting, err := tx.Changes()
+		waiting, err := tx.ChangesOf(t.ID)
 		for _, c := range waiting {
-			if c.Token == t.ID && c.Kind == vault.Unassign {
+			if c.Kind == vault.Unassign {
 				w.params.Leaver, w.params.CutOff = c.User, c.Seq
 			}
 		}

@@ -26,7 +26,7 @@ func TestReissueCutsOffBeforeAnythingElse(t *testing.T) {
 	b.Confirm = func(_ context.Context, seq uint64) error {
 		b.wantOutbox("unassign/1:alice")
 		b.view(func(tx *vault.Tx) error {
-			c, err := tx.Changes()
+			c, err := tx.ChangesFrom(0, 0)
 			if err == nil && c[0].Seq != seq {
 				t.Errorf("change %d is waited for, the cut-off is %d", seq, c[0].Seq)
 			}

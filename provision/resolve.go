@@ -17,7 +17,7 @@ import (
 // verification programs the device once more, so that two touches settle it whatever the device holds now; unless
 // codes are given, which the device has typed since it was programmed.
 func (r *Runner) Resolve(ctx context.Context, by audit.Officer, id device.TokenID, codes []string, tell Tell) ([]vault.Change, error) {
-	release, err := r.claim(id)
+	release, err := r.Claim(id)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (r *Runner) Resolve(ctx context.Context, by audit.Officer, id device.TokenI
 // Undo erases what an unfinished enroll has left, on the device and in the vault. Of a reissue that has not sealed
 // a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off.
 func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, tell Tell) error {
-	release, err := r.claim(id)
+	release, err := r.Claim(id)
 	if err != nil {
 		return err
 	}

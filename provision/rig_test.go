@@ -241,7 +241,7 @@ func (b *bench) outbox() string {
 	b.t.Helper()
 	var list []string
 	b.view(func(tx *vault.Tx) error {
-		changes, err := tx.Changes()
+		changes, err := tx.ChangesFrom(0, 0)
 		for _, c := range changes {
 			s := fmt.Sprintf("%s/%d", c.Kind, c.Generation)
 			if c.User != "" && c.Kind != vault.Put {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -108,12 +109,12 @@ func activate(tx *vault.Tx, w *work, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	waiting, err := tx.Changes()
+	waiting, err := tx.ChangesOf(t.ID)
 	if err != nil {
 		return err
 	}
 	for _, c := range waiting {
-		if c.Token == t.ID && c.Generation != w.params.Generation && (c.Kind == vault.Put || c.Kind == vault.Enable) {
+		if c.Generation != w.params.Generation && (c.Kind == vault.Put || c.Kind == vault.Enable) {
 			if err := tx.DeleteChange(c.Seq); err != nil {
 				return err
 			}
@@ -178,10 +179,18 @@ func (r *Runner) inspect(ctx context.Context, id device.TokenID) (state device.S
 	return state, emulated, nil
 }
 
-// checkUser refuses a user who cannot get a token, as far as that is known now, and returns the user's proper name.
-func (r *Runner) checkUser(ctx context.Context, user string) (string, error) {
+// checkUser refuses a user who cannot get a token, as far as that is known now, and returns the user's proper name. Until
+// release is called nobody else gets one for that user: two officers would each find that there is none yet.
+func (r *Runner) checkUser(ctx context.Context, user string) (name string, release func(), err error) {
 	if user == "" || r.CheckUser == nil {
-		return user, nil
+		return user, func() {}, nil
 	}
-	return r.CheckUser(ctx, user)
+	if release, err = r.claim("for "+strings.ToLower(user), "for "+user); err != nil {
+		return "", nil, err
+	}
+	if name, err = r.CheckUser(ctx, user); err != nil {
+		release()
+		return "", nil, err
+	}
+	return name, release, nil
 }

@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"errors"
+	"time"
 
 	"tokendesk/device"
 	"tokendesk/vault"
@@ -21,35 +22,60 @@ var (
 	ErrNotConfirmed = errors.New("the central service does not show the change")
 )
 
-// Observation is what the central service holds for one token. Counter is the next moving factor,
-// whatever the server itself stores.
+// Observation is what the central service holds for one token, as all of its providers that could be asked have it
+// together. Counter is the next moving factor, whatever the server itself stores: the highest of them.
 type Observation struct {
 	Exists  bool
 	Counter uint64
 	Owner   string // the user whose login takes this token's codes; empty for stock
-	Enabled bool   // its secret is there: codes of it can be accepted, once it has an owner
+	Enabled bool   // its secret is there: codes of it can be accepted somewhere, once it has an owner
 }
 
-// Connector speaks to one central service. Its methods are idempotent and safe for concurrent use.
+// Reading is what one provider tells of a token that it has, without being asked for that one.
+type Reading struct {
+	Central    string    // the token's central name
+	Counter    uint64    // the next moving factor
+	Ours       bool      // the seed was put there by this desk
+	Generation int       // of the seed; 0 if nothing tells
+	LastUsed   time.Time // zero if the service does not tell
+}
+
+// Entry is a Reading and whose the token is.
+type Entry struct {
+	Reading
+	Owner   string // as in Observation
+	Enabled bool
+}
+
+// Connector speaks to one central service, which may consist of several providers that replicate each other. Its methods
+// are idempotent and safe for concurrent use.
 type Connector interface {
 	// Name is a short word for messages: "openldap".
 	Name() string
-	// TokensPerUser is how many tokens one user can have there; 0 means any number.
-	TokensPerUser() int
-	// Observe reads a token's state. An unknown token is not an error.
+	// Capabilities says what the service can do, and how.
+	Capabilities() Capabilities
+	// Providers names the service's servers, one or more, as an officer knows them.
+	Providers() []string
+	// Observe reads a token's state at every provider that can be reached. An unknown token is not an error; that no
+	// provider can be reached is.
 	Observe(ctx context.Context, token device.TokenID) (Observation, error)
 	// FindUser looks a user up; ErrRefused if there is none of that name, or several.
 	FindUser(ctx context.Context, name string) (User, error)
-	// Apply makes a change, reads it back and returns what it saw.
+	// Apply makes a change, reads it back at every provider that can be reached and returns what it saw.
 	//
 	// For Put, Assign and Enable, seed is that of c.Generation if codes of the token may be accepted; a zero one
 	// says that they may not, and afterwards they are not, whatever was there before. None of the three is made while
 	// somebody else than c.User has the token there (ErrRefused). Unassign and Disable leave no
 	// way to log in with the token, also for users that the connector cannot see.
 	//
-	// For one seed the counter never goes down: the result is the maximum of c.Counter and what is
-	// there. Where another seed is there, secret and counter are replaced together.
+	// For one seed the counter never goes down: the result is the maximum of c.Counter and what any provider
+	// has. Where another seed is there, secret and counter are replaced together. What is there already is not written
+	// again.
 	Apply(ctx context.Context, c vault.Change, seed secret.Secret) (Observation, error)
+	// Counters reads all tokens of one provider, page by page, in no particular order. It costs as little as can be.
+	Counters(ctx context.Context, provider string, page func([]Reading) error) error
+	// Inventory reads all tokens of one provider with their owners, page by page, in no particular order.
+	Inventory(ctx context.Context, provider string, page func([]Entry) error) error
 	// Check names everything that would keep the connector from working, with its cure.
 	Check(ctx context.Context) []Problem
 }

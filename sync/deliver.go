@@ -6,147 +6,92 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"tokendesk/vault"
+	"tokendesk/device"
 )
 
-// pass delivers until nothing is left that can be tried now, each entry at most once, and returns when
-// the next pause ends (zero if none does). An outcome that the vault does not take keeps it from nothing else:
-// the entry stays, and the error is returned at the end.
-func (o *Outbox) pass(ctx context.Context) (due time.Time, err error) {
-	if o.c == nil {
-		return time.Time{}, ctx.Err()
-	}
-	select {
-	case <-o.turn:
-		defer func() { o.turn <- struct{}{} }()
-	case <-ctx.Done():
-		return time.Time{}, ctx.Err()
-	}
-	tried := make(map[uint64]bool)
-	var unrecorded error
-	for {
-		if err := ctx.Err(); err != nil {
-			return time.Time{}, err
-		}
-		q := &queue{tried: tried, now: time.Now(), longest: o.backoff.Max}
-		var a attempt
-		var ok bool
-		err := o.v.View(func(tx *vault.Tx) (err error) {
-			q.tx = tx
-			if q.changes, err = tx.Changes(); err == nil {
-				a, ok, err = q.next()
-			}
-			return err
-		})
-		if err != nil {
-			return time.Time{}, err
-		}
-		if !ok {
-			return q.due, unrecorded
-		}
-		tried[a.change.Seq] = true
-		err = o.deliver(ctx, a)
-		if isFinal(ctx, err) || isUnusable(err) {
-			return time.Time{}, err
-		}
-		if unrecorded == nil {
-			unrecorded = err
-		}
-		o.announce()
-	}
+// patience is how many changes may find the service unavailable, one after the other, before it is asked for itself.
+const patience = 3
+
+// outage is a time in which the service does not answer.
+type outage struct {
+	problem string // what it was found out by; empty while the service answers
+	again   time.Time
+	strikes int // changes that found it unavailable since it last answered
+	asked   int // how often it was asked for itself in vain
 }
 
-// isFinal tells errors after which nothing can go on from those that pass, such as a full disk.
-func isFinal(ctx context.Context, err error) bool {
-	return err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrClosed))
-}
-
-// isUnusable tells that the vault is locked, or cannot be used before somebody has mended it.
-func isUnusable(err error) bool {
-	var state *vault.StateError
-	return errors.As(err, &state) && !errors.Is(err, vault.ErrUnanchored)
-}
-
-// deliver applies one entry and records the outcome. It returns an error only if it could not record
-// it, or if ctx ended, which says nothing about the entry.
-func (o *Outbox) deliver(ctx context.Context, a attempt) error {
+// deliver applies one entry and notes the outcome. It returns an error only if it could not be recorded,
+// or if ctx ended, which says nothing about the entry.
+func (p *pass) deliver(ctx context.Context, a attempt) error {
 	defer a.seed.Wipe()
-	confirmed := a.obsolete == ""
-	log := o.log.With("change", a.change.Seq, "kind", a.change.Kind, "token", a.change.Token, "user", a.change.User)
-	if a.obsolete != "" {
-		err := o.remove(a.change, confirmed, Observation{})
-		if err == nil {
-			log.Info("dropped an obsolete change", "because", a.obsolete, "generation", a.change.Generation, "parked", a.change.Parked)
+	p.begin()
+	out := outcome{change: a.change, obsolete: a.obsolete}
+	if a.obsolete == "" {
+		var err error
+		out.seen, err = p.c.Apply(ctx, a.order(), a.seed)
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
 		}
-		return err
-	}
-	seen, err := o.c.Apply(ctx, a.change, a.seed)
-	switch {
-	case err == nil:
-		if err = o.remove(a.change, confirmed, seen); err == nil {
-			log.Info("delivered", "counter", seen.Counter, "attempts", a.change.Attempts+1)
+		if err != nil {
+			p.fail(&out, err)
 		}
-		return err
-	case ctx.Err() != nil:
-		return ctx.Err()
-	}
-	c := a.change
-	c.Attempts++
-	c.Problem = err.Error()
-	c.Parked = errors.Is(err, ErrRefused)
-	c.NotBefore = time.Time{}
-	if !c.Parked {
-		c.NotBefore = time.Now().UTC().Add(o.backoff.pause(c.Attempts))
-	}
-	err = o.v.Update(func(tx *vault.Tx) error {
-		if c.Parked {
-			parked := vault.Done(desk, "push "+string(c.Kind), c.Token, c.User)
-			parked.Outcome, parked.Reason = "parked", c.Problem
-			if err := tx.Audit(parked); err != nil {
-				return err
-			}
+		if err := p.forecast(ctx, a.change.Token, err); err != nil {
+			return err
 		}
-		return tx.PutChange(c)
-	})
-	switch {
-	case errors.Is(err, vault.ErrNotFound):
-		return nil // removed meanwhile
-	case c.Parked:
-		log.Warn("parked a change", "problem", c.Problem)
-	default:
-		log.Warn("cannot deliver yet", "problem", c.Problem, "attempts", c.Attempts, "again", c.NotBefore)
 	}
-	return err
+	if a.why != asCutOff {
+		p.moved = true
+	}
+	if a.why != asNext && p.waiting && !out.failed() {
+		p.freed = true
+	}
+	return p.note(out)
 }
 
-// remove takes a finished entry out and, in the same transaction, raises the token's counter to what was seen.
-func (o *Outbox) remove(c vault.Change, confirmed bool, seen Observation) error {
-	return o.v.Update(func(tx *vault.Tx) error {
-		if err := tx.DeleteChange(c.Seq); err != nil && !errors.Is(err, vault.ErrNotFound) {
-			return err
+// fail says when an entry is tried again, if it is.
+func (p *pass) fail(out *outcome, err error) {
+	out.problem = err.Error()
+	if out.refused = errors.Is(err, ErrRefused); !out.refused {
+		out.notBefore = p.now().UTC().Add(p.backoff.pause(out.change.Attempts + 1))
+		p.pause(out.change, out.notBefore)
+	}
+}
+
+// forecast judges from what became of one change whether the service answers at all. Where it does, each change has its own pause;
+// where it does not, they are all left as they are, and one at a time finds out whether it is back.
+func (p *pass) forecast(ctx context.Context, id device.TokenID, failure error) error {
+	now := p.away()
+	now.strikes++
+	if answered(failure) {
+		now = outage{}
+	} else if now.strikes >= patience {
+		switch _, err := p.c.Observe(ctx, id); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case answered(err):
+			now = outage{}
+		default:
+			now.asked++
+			now.problem, now.again = failure.Error(), p.now().Add(p.backoff.pause(now.asked))
+			p.gone, p.due = true, now.again
 		}
-		pushed := vault.Done(desk, "push "+string(c.Kind), c.Token, c.User)
-		if !confirmed {
-			pushed.Outcome = "obsolete"
-		}
-		if err := tx.Audit(pushed); err != nil {
-			return err
-		}
-		t, err := tx.Token(c.Token)
-		switch {
-		case errors.Is(err, vault.ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		case t.Generation != c.Generation || seen.Counter <= t.Counter:
-			return nil
-		}
-		if other, err := replacing(tx, t); err != nil || other {
-			return err
-		}
-		t.Counter = seen.Counter
-		return tx.PutToken(t)
-	})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.outage = now
+	return nil
+}
+
+// answered tells whether the service has said something, if only no.
+func answered(err error) bool {
+	return err == nil || errors.Is(err, ErrRefused) || errors.Is(err, ErrNotConfirmed)
+}
+
+// away tells whether the service is.
+func (o *Outbox) away() outage {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.outage
 }
 
 // pause doubles with every attempt, and is shortened at random by up to half, so that desks which lost
@@ -154,8 +99,11 @@ func (o *Outbox) remove(c vault.Change, confirmed bool, seen Observation) error 
 func (b Backoff) pause(attempts int) time.Duration {
 	d := b.Min
 	for i := 1; i < attempts && d < b.Max; i++ {
+		if d > b.Max/2 {
+			d = b.Max
+			break
+		}
 		d *= 2
 	}
-	d = min(d, b.Max)
 	return d - rand.N(d/2+1)
 }

@@ -1,6 +1,7 @@
 package syncer_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -32,7 +33,7 @@ func TestFullDisk(t *testing.T) {
 	f.assign(tokenA, "alice")
 	f.deliver()
 	f.enqueue(vault.Put, tokenB, "bob", 1, 0)
-	f.disable(tokenA)
+	cut := f.disable(tokenA)
 	last := f.assign(tokenB, "bob")
 
 	var before unix.Rlimit
@@ -54,7 +55,8 @@ func TestFullDisk(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.wait(last); err != nil {
+	// The pass that finds room in its middle has tried the cut-off before: that is recorded in the next one.
+	if err := errors.Join(f.wait(cut), f.wait(last)); err != nil {
 		t.Fatal(err)
 	}
 	f.wantLeft()

@@ -11,11 +11,14 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/vault"
-	"tokendesk/vault/audit"
 )
 
-// ErrParked is what Wait returns for an entry that waits for an officer.
-var ErrParked = errors.New("the change is parked")
+var (
+	// ErrParked is what Wait returns for an entry that waits for an officer.
+	ErrParked = errors.New("the change is parked")
+	// ErrDiscarded is what Wait returns when an officer gives the entry up meanwhile.
+	ErrDiscarded = errors.New("the change was discarded: the central service was not told")
+)
 
 // Backoff bounds the pause after a failed delivery, which doubles from Min to Max. Zero values mean
 // one second and five minutes.
@@ -30,24 +33,46 @@ type Backoff struct{ Min, Max time.Duration }
 // no longer wants is dropped, whatever its state; a cut-off never is.
 //
 // A change that fails is tried again with growing pauses, which survive restarts because they stand
-// in the change; one that is refused is parked until Retry. Either holds back the later changes of its own token,
-// except cut-offs; a cut-off also holds back assignments to the user whom it concerns.
+// in the change; one that is refused is parked until Retry, and so is one that an officer parks. Each holds back the later
+// changes of its own token, except cut-offs; a cut-off also holds back assignments to the user whom it concerns. When the
+// service itself does not answer, a few changes find that out, and the others wait for it as they are.
+//
+// Of what was delivered, the vault is told some at a time, and of cut-offs at once: after a crash a change that was delivered and
+// not recorded is delivered again, which writes nothing, as it is there. However much waits, what is in memory of it is one entry,
+// and those outcomes.
 type Outbox struct {
 	v       *vault.Vault
 	c       Connector
 	log     *slog.Logger
 	backoff Backoff
-	turn    chan struct{} // holds one value; whoever took it delivers
+	now     func() time.Time // pauses end by the wall clock: they survive restarts
+	turn    chan struct{}    // holds one value; whoever took it delivers
 	wake    chan struct{}
+	books   books
+
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, when the outbox may have changed
+	waiters map[uint64]*waiter
+	wanted  []uint64 // entries to be tried before their turn
+	outage  outage
+	pace    pace
+}
+
+// maxWanted is how many entries can be wanted before their turn at a time: those of a few people.
+const maxWanted = 64
+
+// waiter is those who wait for one entry.
+type waiter struct {
+	n         int
+	discarded bool
 }
 
 // NewOutbox needs a Run to deliver. Without a connector (nil) entries simply wait, and Run only blocks.
 func NewOutbox(v *vault.Vault, c Connector, log *slog.Logger, b Backoff) *Outbox {
 	b.Min = cmp.Or(b.Min, time.Second)
 	b.Max = max(cmp.Or(b.Max, 5*time.Minute), b.Min)
-	o := &Outbox{v: v, c: c, log: log, backoff: b, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{})}
+	o := &Outbox{v: v, c: c, log: log, backoff: b, now: time.Now, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		changed: make(chan struct{}), waiters: map[uint64]*waiter{}}
 	o.turn <- struct{}{}
 	return o
 }
@@ -68,7 +93,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 			failures++
 			pause := o.backoff.pause(failures)
 			o.log.Error("cannot record what became of a change", "error", err, "again_in", pause)
-			due = time.Now().Add(pause)
+			due = o.now().Add(pause)
 		default:
 			failures = 0
 		}
@@ -78,11 +103,12 @@ func (o *Outbox) Run(ctx context.Context) error {
 	}
 }
 
-// sleep ends at Wake, at the time that something is due (zero means never), or with ctx.
+// sleep ends at Wake, at the time that something is due (zero means never), or with ctx. No pause is longer than the longest,
+// wherever the clock was set to.
 func (o *Outbox) sleep(ctx context.Context, due time.Time) error {
 	var alarm <-chan time.Time
 	if !due.IsZero() {
-		t := time.NewTimer(time.Until(due))
+		t := time.NewTimer(min(due.Sub(o.now()), o.backoff.Max))
 		defer t.Stop()
 		alarm = t.C
 	}
@@ -106,30 +132,28 @@ func (o *Outbox) Wake() {
 }
 
 // Wait returns nil when the entry is gone, because it was confirmed or became obsolete, and an error with its
-// problem when it is parked (ErrParked) or ctx ends (its error).
+// problem when it is parked (ErrParked), discarded (ErrDiscarded) or ctx ends (its error). What is waited for is tried before its
+// turn in a long outbox.
 func (o *Outbox) Wait(ctx context.Context, seq uint64) error {
+	w := o.join(seq)
+	defer o.leave(seq, w)
 	for {
 		o.mu.Lock()
 		changed := o.changed
 		o.mu.Unlock()
-		var c vault.Change
-		var found bool
-		err := o.v.View(func(tx *vault.Tx) (err error) {
-			c, found, err = find(tx, seq)
-			return err
-		})
+		c, found, err := o.look(seq)
 		switch {
 		case err != nil:
 			return err
 		case !found:
-			return nil
+			return o.farewell(w)
 		case c.Parked:
-			return fmt.Errorf("%w: %s", ErrParked, c.Problem)
+			return fmt.Errorf("%w: %s", ErrParked, cmp.Or(c.Reason, c.Problem))
 		}
 		select {
 		case <-ctx.Done():
-			if c.Problem != "" {
-				return fmt.Errorf("%w; so far: %s", ctx.Err(), c.Problem)
+			if problem := cmp.Or(c.Problem, o.away().problem); problem != "" {
+				return fmt.Errorf("%w; so far: %s", ctx.Err(), problem)
 			}
 			return ctx.Err()
 		case <-changed:
@@ -137,47 +161,75 @@ func (o *Outbox) Wait(ctx context.Context, seq uint64) error {
 	}
 }
 
-// Hurry ends an entry's pause, has it tried at once and waits for it as Wait does. A parked entry stays parked.
-func (o *Outbox) Hurry(ctx context.Context, seq uint64) error {
-	err := o.v.Update(func(tx *vault.Tx) error {
-		c, found, err := find(tx, seq)
-		if err != nil || !found || c.NotBefore.IsZero() {
-			return err
-		}
-		c.NotBefore = time.Time{}
-		return tx.PutChange(c)
+// look returns a change as it stands in the vault.
+func (o *Outbox) look(seq uint64) (c vault.Change, found bool, err error) {
+	err = o.v.View(func(tx *vault.Tx) (err error) {
+		c, err = tx.ChangeAt(seq)
+		return err
 	})
-	if err != nil {
-		return fmt.Errorf("cannot hurry change %d: %w", seq, err)
+	if errors.Is(err, vault.ErrNotFound) {
+		return c, false, nil
 	}
-	o.Wake()
-	return o.Wait(ctx, seq)
+	return c, err == nil, err
 }
 
-// Retry takes an entry out of its parking place or its pause and has it tried at once.
-func (o *Outbox) Retry(by audit.Officer, seq uint64) error {
-	err := o.v.Update(func(tx *vault.Tx) error {
-		c, found, err := find(tx, seq)
-		if err != nil {
-			return err
-		}
-		if !found {
-			return vault.ErrNotFound
-		}
-		c.Parked, c.Problem, c.Attempts, c.NotBefore = false, "", 0, time.Time{}
-		return errors.Join(tx.PutChange(c), tx.Audit(vault.Done(by, "retry "+string(c.Kind), c.Token, c.User)))
-	})
-	if err != nil {
-		return fmt.Errorf("cannot retry change %d: %w", seq, err)
+func (o *Outbox) join(seq uint64) *waiter {
+	o.want(seq)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.waiters[seq]
+	if w == nil {
+		w = &waiter{}
+		o.waiters[seq] = w
 	}
-	o.Wake()
+	w.n++
+	return w
+}
+
+func (o *Outbox) leave(seq uint64, w *waiter) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w.n--; w.n == 0 && o.waiters[seq] == w {
+		delete(o.waiters, seq)
+	}
+}
+
+// farewell is what those are told who waited for an entry that is gone.
+func (o *Outbox) farewell(w *waiter) error {
+	o.books.writer.Lock() // whoever took it out has said why by then
+	defer o.books.writer.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w.discarded {
+		return ErrDiscarded
+	}
 	return nil
+}
+
+// want has a pass that is under way, or the next one, try an entry before its turn.
+func (o *Outbox) want(seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.wanted) < maxWanted {
+		o.wanted = append(o.wanted, seq)
+	}
+}
+
+// nextWanted takes one of them, or 0.
+func (o *Outbox) nextWanted() (seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.wanted) > 0 {
+		seq, o.wanted = o.wanted[0], o.wanted[1:]
+	}
+	return seq
 }
 
 // Observe asks the central service for a token and returns with its answer the counter that a resync
 // starts from: the higher of the vault's and the central one. The central one does not count while
 // the seed that it belongs to is still to be replaced there. On an error of the service, base is the vault's counter.
 func (o *Outbox) Observe(ctx context.Context, id device.TokenID) (base uint64, seen Observation, err error) {
+	o.catchUp()
 	other := false
 	err = o.v.View(func(tx *vault.Tx) error {
 		t, err := tx.Token(id)
@@ -198,19 +250,6 @@ func (o *Outbox) Observe(ctx context.Context, id device.TokenID) (base uint64, s
 		base = max(base, seen.Counter)
 	}
 	return base, seen, nil
-}
-
-// desk is who delivers.
-var desk = audit.Officer{UID: audit.DeskUID, Name: "tokendeskd"}
-
-func find(tx *vault.Tx, seq uint64) (vault.Change, bool, error) {
-	changes, err := tx.Changes()
-	for _, c := range changes {
-		if c.Seq == seq {
-			return c, true, err
-		}
-	}
-	return vault.Change{}, false, err
 }
 
 func (o *Outbox) announce() {

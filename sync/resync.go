@@ -20,6 +20,9 @@ const (
 	TestWindow = 10
 )
 
+// beginPatience is how long somebody with a token in hand waits for the central service's counter. Tests have less.
+var beginPatience = 3 * time.Second
+
 // MissError says why codes did not fit, and what to do.
 type MissError struct {
 	Token device.TokenID
@@ -45,13 +48,18 @@ type Attempt struct {
 	Note  string // what could not be taken into account
 }
 
-// Begin reads what is known of a token here and, if the central service answers, there.
+// Begin reads what is known of a token here and, if the central service answers within a few seconds, there.
 func (o *Outbox) Begin(ctx context.Context, by audit.Officer, id device.TokenID) (*Attempt, error) {
-	base, _, err := o.Observe(ctx, id)
+	asking, enough := context.WithTimeout(ctx, beginPatience)
+	defer enough()
+	base, _, err := o.Observe(asking, id)
 	a := &Attempt{vault: o.v, by: by, base: base}
 	if err != nil {
 		if errors.Is(err, vault.ErrNotFound) {
 			return nil, err
+		}
+		if asking.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("no answer within %v: %w", beginPatience, err)
 		}
 		a.Note = "the central service's counter could not be read, only the vault's was used: " + err.Error()
 	}

@@ -14,81 +14,119 @@ import (
 // attempt is the next entry to work on.
 type attempt struct {
 	change   vault.Change
+	owner    string        // of the token
 	seed     secret.Secret // zero unless codes may be accepted; wiped after use
 	obsolete string        // why nothing is left to deliver
+	why      turn
 }
 
-// queue is the outbox in one transaction, and what this pass has tried of it.
-type queue struct {
+// order is the change as the connector gets it. Whose the token may be there is what the vault says by now: an entry that is
+// delivered once more, after later ones, must not take offence at what those have done. An Advance that carries no seed, as no
+// codes may be accepted, is a Put: it sees to that as well, at a provider that has missed the cut-off.
+func (a *attempt) order() vault.Change {
+	c := a.change
+	if c.Kind == vault.Advance && a.seed.IsZero() {
+		c.Kind = vault.Put
+	}
+	if c.Kind == vault.Put || c.Kind == vault.Enable {
+		c.User = a.owner
+	}
+	return c
+}
+
+// schedule says of entries in one transaction whether they can go.
+type schedule struct {
 	tx      *vault.Tx
-	changes []vault.Change // in the order of Seq
-	tried   map[uint64]bool
+	open    unrecorded // what the transaction may not know yet
 	now     time.Time
 	longest time.Duration // no pause is longer
-	due     time.Time     // when the first pause ends; zero if none is waited for
 }
 
-// next finds the first entry that nothing holds back, cut-offs before all others; ok is false if there is none now.
-func (q *queue) next() (a attempt, ok bool, err error) {
-	for _, c := range q.changes {
-		if c.Kind.CutOff() && q.ready(c) {
-			return attempt{change: c}, true, nil
+// consider tells what is to be done with an entry now, or what holds it back. It opens no seed.
+func (s *schedule) consider(c vault.Change) (a attempt, token vault.Token, h Hold, err error) {
+	a.change = c
+	if s.open.of(c.Seq) != nil {
+		return a, token, Hold{Kind: byOutcome}, nil
+	}
+	if !c.Kind.CutOff() {
+		if token, a.obsolete, err = superseded(s.tx, c); err != nil || a.obsolete != "" {
+			return a, token, Hold{}, err
 		}
 	}
-	for i, c := range q.changes {
-		if c.Kind.CutOff() {
-			continue
+	for _, hold := range []func(vault.Change) (Hold, error){s.byEarlier, s.byCutOff, s.byOfficer, s.byPause} {
+		if h, err = hold(c); err != nil || h.Kind != "" {
+			return a, token, h, err
 		}
-		if q.tried[c.Seq] {
-			q.ready(c) // notes its pause
-			continue
-		}
-		t, why, err := q.judge(c)
-		switch {
-		case err != nil:
-			return attempt{}, false, err
-		case why != "":
-			return attempt{change: c, obsolete: why}, true, nil
-		case q.held(i) || !q.ready(c):
-			continue
-		}
-		a = attempt{change: c}
-		if c.Kind != vault.Advance && t.Status == vault.Active && t.Owner != "" {
-			a.seed, err = q.tx.Seed(t.ID, t.Generation)
-		}
-		return a, err == nil, err
 	}
-	return attempt{}, false, nil
+	return a, token, Hold{}, nil
 }
 
-// ready tells whether the entry's own state lets it be tried, and notes when a pause ends.
-func (q *queue) ready(c vault.Change) bool {
-	if c.Parked {
-		return false
-	}
-	paused := c.NotBefore.After(q.now) && c.NotBefore.Sub(q.now) <= q.longest // else the clock was set back
-	if q.tried[c.Seq] || paused {
-		if q.due.IsZero() || c.NotBefore.Before(q.due) {
-			q.due = c.NotBefore
+// holds is everything that holds an entry back.
+func (s *schedule) holds(c vault.Change) (all []Hold, err error) {
+	for _, hold := range []func(vault.Change) (Hold, error){s.byOfficer, s.byPause, s.byEarlier, s.byCutOff} {
+		h, err := hold(c)
+		if err != nil {
+			return nil, err
 		}
-		return false
+		if h.Kind != "" {
+			all = append(all, h)
+		}
 	}
-	return true
+	return all, nil
 }
 
-// held: everything but a cut-off waits for the earlier entries of its token, and a user gets a token
-// only after what was to be taken from them.
-func (q *queue) held(i int) bool {
-	c := q.changes[i]
-	return slices.ContainsFunc(q.changes[:i], func(e vault.Change) bool {
-		return e.Token == c.Token || c.Kind == vault.Assign && e.Kind.CutOff() && strings.EqualFold(e.User, c.User)
-	})
+// byEarlier: everything but a cut-off waits for the earlier entries of its token.
+func (s *schedule) byEarlier(c vault.Change) (Hold, error) {
+	if c.Kind.CutOff() {
+		return Hold{}, nil
+	}
+	seq := uint64(0)
+	for {
+		var err error
+		if seq, err = s.tx.NextOf(c.Token, seq); err != nil || seq == 0 || seq >= c.Seq {
+			return Hold{}, err
+		}
+		if !s.open.removed(seq) {
+			return Hold{Kind: HeldByEarlier, Seq: seq}, nil
+		}
+	}
 }
 
-// judge returns the entry's token and, if the vault has moved on so that the entry asks for what is
+// byCutOff: a user gets a token only after what was to be taken from them.
+func (s *schedule) byCutOff(c vault.Change) (Hold, error) {
+	if c.Kind != vault.Assign {
+		return Hold{}, nil
+	}
+	seq, err := s.tx.CutOffOf(c.User)
+	if err != nil || seq == 0 || seq >= c.Seq {
+		return Hold{}, err
+	}
+	return Hold{Kind: HeldByCutOff, Seq: seq}, nil
+}
+
+func (s *schedule) byOfficer(c vault.Change) (Hold, error) {
+	if !c.Parked {
+		return Hold{}, nil
+	}
+	h := Hold{Kind: HeldParked, By: c.ParkedBy, Reason: c.Reason}
+	if h.Reason == "" {
+		h.Reason = c.Problem
+	}
+	return h, nil
+}
+
+// byPause: a pause that ends later than any can last is one of before the clock was set back.
+func (s *schedule) byPause(c vault.Change) (Hold, error) {
+	if c.Parked || !c.NotBefore.After(s.now) || c.NotBefore.Sub(s.now) > s.longest {
+		return Hold{}, nil
+	}
+	return Hold{Kind: HeldByPause, Until: c.NotBefore, Reason: c.Problem}, nil
+}
+
+// superseded returns the entry's token and, if the vault has moved on so that the entry asks for what is
 // no longer wanted, why.
-func (q *queue) judge(c vault.Change) (t vault.Token, obsolete string, err error) {
-	t, err = q.tx.Token(c.Token)
+func superseded(tx *vault.Tx, c vault.Change) (t vault.Token, why string, err error) {
+	t, err = tx.Token(c.Token)
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		return t, "the token is gone", nil
@@ -104,11 +142,20 @@ func (q *queue) judge(c vault.Change) (t vault.Token, obsolete string, err error
 	return t, "", nil
 }
 
+// seed opens what an entry is to carry: the token's own, if codes of it may be accepted. Cut-offs carry none, whatever the
+// token is by now.
+func (s *schedule) seed(c vault.Change, t vault.Token) (secret.Secret, error) {
+	if c.Kind.CutOff() || t.Status != vault.Active || t.Owner == "" {
+		return secret.Secret{}, nil
+	}
+	return s.tx.Seed(t.ID, t.Generation)
+}
+
 // replacing tells whether the token's own seed is still to be put there: until then, a counter that the
 // service shows may belong to another seed.
 func replacing(tx *vault.Tx, t vault.Token) (bool, error) {
-	waiting, err := tx.Changes()
+	waiting, err := tx.ChangesOf(t.ID)
 	return slices.ContainsFunc(waiting, func(c vault.Change) bool {
-		return c.Token == t.ID && c.Kind == vault.Put && c.Generation == t.Generation
+		return c.Kind == vault.Put && c.Generation == t.Generation
 	}), err
 }

@@ -197,8 +197,9 @@ func TestEnableIsDroppedWhenDisabledAgain(t *testing.T) {
 func TestEarlierGenerationIsDropped(t *testing.T) {
 	f := open(t, quick)
 	f.enroll(tokenA, 1, 0)
-	f.enqueue(vault.Advance, tokenA, "", 1, 9) // parked: the token is not there
 	f.enqueue(vault.Put, tokenA, "", 1, 0)
+	f.assign(tokenA, "ghost") // parked: there is no such user
+	f.enqueue(vault.Advance, tokenA, "ghost", 1, 9)
 	f.deliver()
 	if all := f.changes(); len(all) != 2 || !all[0].Parked {
 		t.Fatalf("left: %+v", all)
@@ -208,8 +209,28 @@ func TestEarlierGenerationIsDropped(t *testing.T) {
 	f.assign(tokenA, "alice")
 	f.deliver()
 	f.wantLeft()
-	f.wantOutcomes("obsolete advance", "obsolete put", "delivered put", "delivered assign")
+	f.wantOutcomes("delivered put", "obsolete assign", "obsolete advance", "delivered put", "delivered assign")
 	f.wantLogin("alice", seed, 0, true)
+}
+
+// A counter move of a token that nobody may use takes a secret away which somebody has put back in the server's own tools.
+func TestAdvanceOfAClosedTokenClosesIt(t *testing.T) {
+	f := open(t, quick)
+	seed := f.enroll(tokenA, 1, 0)
+	f.enqueue(vault.Put, tokenA, "alice", 1, 0)
+	f.assign(tokenA, "alice")
+	f.disable(tokenA)
+	f.deliver()
+	if _, err := f.c.Apply(t.Context(), vault.Change{Kind: vault.Put, Token: tokenA, User: "alice", Generation: 1, Digits: 6}, seed); err != nil {
+		t.Fatal(err)
+	}
+	f.enqueue(vault.Advance, tokenA, "alice", 1, 5)
+	f.deliver()
+	f.wantLeft()
+	f.wantLogin("alice", seed, 5, false)
+	if seen, err := f.c.Observe(t.Context(), tokenA); err != nil || seen.Enabled || seen.Counter != 5 {
+		t.Errorf("the service shows %+v, %v", seen, err)
+	}
 }
 
 // A token that another desk, or a lost vault, has left in the directory is enrolled here.

@@ -123,7 +123,7 @@ func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 					}
 				}
 				tokens, _, err := tx.Tokens(vault.Filter{})
-				changes, cerr := tx.Changes()
+				changes, cerr := tx.ChangesFrom(0, 0)
 				// One transaction may have been committed and not been told; none may be there in part.
 				if n := len(tokens); n != len(changes) || n < last+1 || n > last+2 {
 					t.Errorf("%d tokens and %d changes after %d acknowledged transactions", n, len(changes), last+1)

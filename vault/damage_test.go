@@ -60,7 +60,7 @@ func contents(v *vault.Vault) (out string, err error) {
 		if err != nil {
 			return err
 		}
-		changes, err := tx.Changes()
+		changes, err := tx.ChangesFrom(0, 0)
 		out += fmt.Sprintf("%+v\n%+v\n", jobs, changes)
 		return err
 	})

@@ -18,20 +18,33 @@ import (
 // names therefore stand in their order, which is that of every page. What a name says itself, its device and mostly its serial,
 // has no entry: the bucket of tokens is its index.
 //
-// A job or change has one entry: the kind, the token's name, a zero byte and the number in 8 bytes.
+// The entries of a job or change end in its number instead, in 8 bytes: under one value they stand in the order of their
+// numbers. A job or change has one under its token, a cut-off another under its user. Cut-offs are also a list of their own, and
+// so is what is parked: they are found however much else waits.
 const (
 	kindBatch  = 'b'
 	kindChange = 'c'
 	kindFlag   = 'f'
 	kindJob    = 'j'
+	kindList   = 'l' // see the lists below
 	kindSerial = 'n' // only where it is not that of the name
 	kindStatus = 's'
 	kindTenant = 't'
 	kindUser   = 'u'
 	kindWord   = 'w' // of the description
+	kindCutOff = 'x' // by the user, who may be nobody
 )
 
-const flagStale = "stale"
+const (
+	flagStale    = "stale"
+	flagWentBack = "went back"
+)
+
+// Lists of changes.
+const (
+	listCutOffs = "cut-offs"
+	listParked  = "parked"
+)
 
 // Bounds of what a token can say, in bytes, and of what is indexed of its description.
 const (
@@ -42,13 +55,18 @@ const (
 	maxWord        = 32
 )
 
-// fold is what the index keeps of a text, and what filters compare: lower case, without control characters.
+// fold is what the index keeps of a text, and what filters compare: lower case, without control characters. What
+// strings.EqualFold takes for the same is the same.
 func fold(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return -1
 		}
-		return unicode.ToLower(r)
+		least := r
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			least = min(least, other)
+		}
+		return unicode.ToLower(least)
 	}, s)
 }
 
@@ -108,8 +126,8 @@ func indexKey(kind byte, value string, id device.TokenID) []byte {
 	return append(indexPrefix(kind, value), id...)
 }
 
-func numberedKey(kind byte, id device.TokenID, n uint64) []byte {
-	return binary.BigEndian.AppendUint64(indexPrefix(kind, string(id)), n)
+func numberedKey(kind byte, value string, n uint64) []byte {
+	return binary.BigEndian.AppendUint64(indexPrefix(kind, value), n)
 }
 
 // ownSerial is a serial that the token's name does not tell.
@@ -138,6 +156,9 @@ func (t *Token) indexKeys() [][]byte {
 	}
 	if t.Stale {
 		add(kindFlag, flagStale)
+	}
+	if t.WentBack {
+		add(kindFlag, flagWentBack)
 	}
 	for _, w := range words(t.Description) {
 		add(kindWord, w)
@@ -191,32 +212,40 @@ func (j *Job) indexKeys() [][]byte {
 	if j == nil {
 		return nil
 	}
-	return [][]byte{numberedKey(kindJob, j.Token, j.ID)}
+	return [][]byte{numberedKey(kindJob, string(j.Token), j.ID)}
 }
 
 func (c *Change) indexKeys() [][]byte {
 	if c == nil {
 		return nil
 	}
-	return [][]byte{numberedKey(kindChange, c.Token, c.Seq)}
+	keys := [][]byte{numberedKey(kindChange, string(c.Token), c.Seq)}
+	if c.Kind.CutOff() {
+		keys = append(keys, numberedKey(kindCutOff, fold(c.User), c.Seq), numberedKey(kindList, listCutOffs, c.Seq))
+	}
+	if c.Parked {
+		keys = append(keys, numberedKey(kindList, listParked, c.Seq))
+	}
+	return keys
 }
 
-// numbered returns the numbers of a token's jobs or changes, ascending.
-func (tx *Tx) numbered(kind byte, id device.TokenID) (out []uint64, err error) {
-	prefix := indexPrefix(kind, string(id))
-	err = tx.scan(bucketIndex, prefix, nil, func(p pair) (bool, error) {
+// numbered returns the numbers of jobs or changes under a value that are greater than after, ascending: at most limit, or all
+// if limit is 0.
+func (tx *Tx) numbered(kind byte, value string, after uint64, limit int) (out []uint64, err error) {
+	prefix := indexPrefix(kind, value)
+	err = tx.scan(bucketIndex, prefix, numberedKey(kind, value, after), func(p pair) (bool, error) {
 		if len(p.key) != len(prefix)+8 {
 			return false, tx.refuse(bucketIndex, p.key, errors.New("it has no number"))
 		}
 		out = append(out, binary.BigEndian.Uint64(p.key[len(prefix):]))
-		return true, nil
+		return limit <= 0 || len(out) < limit, nil
 	})
 	return out, err
 }
 
-// astray says that an entry leads to a job or change that is not there, or not the token's.
-func (tx *Tx) astray(kind byte, id device.TokenID, n uint64) error {
-	return tx.refuse(bucketIndex, numberedKey(kind, id, n), errors.New("it leads to nothing of that token"))
+// astray says that an entry leads to a job or change that is not there, or not what the entry says.
+func (tx *Tx) astray(kind byte, value string, n uint64) error {
+	return tx.refuse(bucketIndex, numberedKey(kind, value, n), errors.New("it leads to nothing of that kind"))
 }
 
 // Counts is how much there is of what. It is authenticated, and costs nothing to ask for.

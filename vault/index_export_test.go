@@ -21,10 +21,10 @@ func (tx *Tx) DeleteIndexed(kind byte, value string, id device.TokenID) error {
 	return tx.delete(bucketIndex, indexKey(kind, value, id))
 }
 
-// PutNumbered adds the index entry of a job ('j') or change ('c').
-func (tx *Tx) PutNumbered(kind byte, id device.TokenID, n uint64) error {
+// PutNumbered adds an index entry of a job ('j') or change (all others).
+func (tx *Tx) PutNumbered(kind byte, value string, n uint64) error {
 	tx.weigh(light)
-	return tx.put(bucketIndex, numberedKey(kind, id, n), []byte{})
+	return tx.put(bucketIndex, numberedKey(kind, value, n), []byte{})
 }
 
 // Miscount adds to a count.
@@ -46,3 +46,6 @@ func (tx *Tx) PutUnchecked(t Token) error {
 	}
 	return tx.store(bucketTokens, []byte(t.ID), t)
 }
+
+// Fold is what the index keeps of a text.
+func Fold(s string) string { return fold(s) }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"tokendesk/device"
 	"tokendesk/vault"
@@ -205,7 +206,7 @@ func TestChangesOf(t *testing.T) {
 			got, err := tx.ChangesOf(id)
 			same(string(id), got, err, func(c vault.Change) bool { return c.Token == id })
 		}
-		all, err := tx.Changes()
+		all, err := tx.ChangesFrom(0, 0)
 		same("all", all, err, func(vault.Change) bool { return true })
 		middle, last := want[len(want)/2].Seq, want[len(want)/2+10].Seq
 		some, err := tx.ChangesFrom(middle, 10)
@@ -219,6 +220,104 @@ func TestChangesOf(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Cut-offs are found by their user, whatever way the name is written, and both they and what is parked without looking at
+// anything else.
+func TestListsOfChanges(t *testing.T) {
+	v := vaulttest.New(t)
+	update(t, v, func(tx *vault.Tx) error { return errors.Join(put(tx, alice, []byte("s")), put(tx, bob, []byte("t"))) })
+	before := entries(t, v)
+	for _, c := range []vault.Change{
+		{Kind: vault.Assign, Token: alice, User: "Kim"},
+		{Kind: vault.Unassign, Token: alice, User: "kim"},
+		{Kind: vault.Disable, Token: bob, User: "\u212aIM"}, // the Kelvin sign
+		{Kind: vault.Disable, Token: bob},
+		{Kind: vault.Advance, Token: bob, User: "kim"},
+	} {
+		update(t, v, func(tx *vault.Tx) error { _, err := tx.Enqueue(c); return err })
+	}
+	if n := entries(t, v) - before; n != 5+3+3 {
+		t.Errorf("the changes have %d entries in the index", n)
+	}
+	expect := func(cutOffs, parked, first string) {
+		t.Helper()
+		view(t, v, func(tx *vault.Tx) error {
+			seqs := func(list []vault.Change, err error) string {
+				if err != nil {
+					t.Error(err)
+				}
+				var out []uint64
+				for _, c := range list {
+					out = append(out, c.Seq)
+				}
+				return fmt.Sprint(out)
+			}
+			if got := seqs(tx.CutOffsFrom(0, 0)); got != cutOffs {
+				t.Errorf("the cut-offs are %s, want %s", got, cutOffs)
+			}
+			if got := seqs(tx.ParkedFrom(0, 0)); got != parked {
+				t.Errorf("parked are %s, want %s", got, parked)
+			}
+			kim, err1 := tx.CutOffOf("KIM")
+			nobody, err2 := tx.CutOffOf("")
+			other, err3 := tx.CutOffOf("ki")
+			if got := fmt.Sprint(kim, nobody, other); got != first {
+				t.Errorf("the users' first cut-offs are %s, want %s", got, first)
+			}
+			return errors.Join(err1, err2, err3)
+		})
+	}
+	expect("[2 3 4]", "[]", "2 4 0")
+	view(t, v, func(tx *vault.Tx) error {
+		some, err := tx.CutOffsFrom(2, 1)
+		if len(some) != 1 || some[0].Seq != 3 {
+			t.Errorf("after 2: %+v", some)
+		}
+		for after, want := range []uint64{1, 2, 0} {
+			seq, err := tx.NextOf(alice, uint64(after))
+			if seq != want || err != nil {
+				t.Errorf("alice's first change after %d is %d, want %d: %v", after, seq, want, err)
+			}
+		}
+		return err
+	})
+	park := func(seq uint64, parked bool) {
+		t.Helper()
+		update(t, v, func(tx *vault.Tx) error {
+			c, err := tx.ChangeAt(seq)
+			c.Parked = parked
+			return errors.Join(err, tx.PutChange(c))
+		})
+	}
+	park(2, true)
+	park(5, true)
+	park(5, false)
+	park(5, true)
+	update(t, v, func(tx *vault.Tx) error { return tx.DeleteChange(2) })
+	expect("[3 4]", "[5]", "3 4 0")
+	if err := errors.Join(v.Lock(), v.Unlock(secret.Secret{})); err != nil {
+		t.Fatal(err)
+	}
+	for _, seq := range []uint64{1, 3, 4, 5} {
+		update(t, v, func(tx *vault.Tx) error { return tx.DeleteChange(seq) })
+	}
+	expect("[]", "[]", "0 0 0")
+	if n := entries(t, v); n != before {
+		t.Errorf("%d entries are left in the index, there were %d", n, before)
+	}
+}
+
+// What strings.EqualFold takes for the same name is one.
+func TestFold(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if other := unicode.SimpleFold(r); vault.Fold(string(r)) != vault.Fold(string(other)) {
+			t.Errorf("%q and %q differ: %q, %q", r, other, vault.Fold(string(r)), vault.Fold(string(other)))
+		}
+	}
+	if got := vault.Fold("Al\x00ice ÄÖ\n"); got != "alice äö" {
+		t.Errorf("got %q", got)
+	}
 }
 
 // An index that tells something else than the tokens is told, where it is met and by a check of everything.
@@ -242,10 +341,18 @@ func TestIndexThatIsWrong(t *testing.T) {
 		"not so":    {func(tx *vault.Tx) error { return tx.PutIndexed('u', owned.Owner, bob) }, find(owned), "the index has"},
 		"no word":   {func(tx *vault.Tx) error { return tx.PutIndexed('w', "phantom", numbered(9)) }, find(texts), "the index has"},
 		"no status": {func(tx *vault.Tx) error { return tx.PutIndexed('s', "limbo", bob) }, find(vault.Filter{Status: vault.Limbo}), "the index has"},
-		"no job": {func(tx *vault.Tx) error { return tx.PutNumbered('j', bob, 7) },
+		"no job": {func(tx *vault.Tx) error { return tx.PutNumbered('j', string(bob), 7) },
 			func(tx *vault.Tx) error { _, _, err := tx.JobFor(bob); return err }, "the index has"},
-		"no change": {func(tx *vault.Tx) error { return tx.PutNumbered('c', bob, 7) },
+		"no change": {func(tx *vault.Tx) error { return tx.PutNumbered('c', string(bob), 7) },
 			func(tx *vault.Tx) error { _, err := tx.ChangesOf(bob); return err }, "the index has"},
+		"no cut-off": {func(tx *vault.Tx) error { return tx.PutNumbered('l', "cut-offs", 7) },
+			func(tx *vault.Tx) error { _, err := tx.CutOffsFrom(0, 0); return err }, "the index has"},
+		"not parked": {
+			func(tx *vault.Tx) error {
+				c, err := tx.Enqueue(vault.Change{Kind: vault.Assign, Token: bob})
+				return errors.Join(err, tx.PutNumbered('l', "parked", c.Seq))
+			},
+			func(tx *vault.Tx) error { _, err := tx.ParkedFrom(0, 0); return err }, "the index has"},
 		"miscounted": {func(tx *vault.Tx) error { tx.Miscount("stock", 1); return nil }, nil, "the ledger counts"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -33,13 +33,13 @@ func (tx *Tx) Job(id uint64) (Job, error) {
 
 // JobFor returns the job that a token is in, if any.
 func (tx *Tx) JobFor(t device.TokenID) (Job, bool, error) {
-	ids, err := tx.numbered(kindJob, t)
+	ids, err := tx.numbered(kindJob, string(t), 0, 1)
 	if err != nil || len(ids) == 0 {
 		return Job{}, false, err
 	}
 	j, err := tx.Job(ids[0])
 	if errors.Is(err, ErrNotFound) || err == nil && j.Token != t {
-		err = tx.astray(kindJob, t, ids[0])
+		err = tx.astray(kindJob, string(t), ids[0])
 	}
 	return j, err == nil, err
 }

@@ -65,11 +65,16 @@ func TestMigration(t *testing.T) {
 		if err != nil || !found || job.Step != 3 || job.Officer != "olga" {
 			t.Errorf("job %+v, %v", job, err)
 		}
-		changes, err := tx.Changes()
+		changes, err := tx.ChangesFrom(0, 0)
 		if len(changes) != 2 || changes[0].Kind != vault.Unassign || changes[1].User != "alice" {
 			t.Errorf("changes %+v", changes)
 		}
-		return err
+		cut, err1 := tx.CutOffOf(changes[0].User)
+		list, err2 := tx.CutOffsFrom(0, 0)
+		if cut != changes[0].Seq || len(list) != 1 || list[0].Seq != cut {
+			t.Errorf("the cut-off is not in the index: %d, %+v", cut, list)
+		}
+		return errors.Join(err, err1, err2)
 	})
 	// What was there counts as seen, and numbers go on.
 	refused(t, v, "been here before", func(tx *vault.Tx) error {

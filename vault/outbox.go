@@ -33,9 +33,6 @@ func (tx *Tx) Enqueue(c Change) (Change, error) {
 	return c, tx.store(bucketOutbox, numberKey(seq), c)
 }
 
-// Changes returns the outbox in the order of Seq.
-func (tx *Tx) Changes() ([]Change, error) { return tx.ChangesFrom(0, 0) }
-
 // ChangesFrom returns the outbox's changes whose Seq is greater than after, in that order: at most limit, or all if limit is 0.
 func (tx *Tx) ChangesFrom(after uint64, limit int) ([]Change, error) {
 	var out []Change
@@ -50,15 +47,46 @@ func (tx *Tx) ChangesFrom(after uint64, limit int) ([]Change, error) {
 
 // ChangesOf returns the outbox's changes of one token, in the order of Seq.
 func (tx *Tx) ChangesOf(id device.TokenID) ([]Change, error) {
-	seqs, err := tx.numbered(kindChange, id)
+	return tx.listed(kindChange, string(id), 0, 0, func(c Change) bool { return c.Token == id })
+}
+
+// NextOf returns the Seq of a token's first change after one, or 0.
+func (tx *Tx) NextOf(id device.TokenID, after uint64) (uint64, error) {
+	return tx.first(kindChange, string(id), after)
+}
+
+// CutOffsFrom is ChangesFrom for cut-offs alone.
+func (tx *Tx) CutOffsFrom(after uint64, limit int) ([]Change, error) {
+	return tx.listed(kindList, listCutOffs, after, limit, func(c Change) bool { return c.Kind.CutOff() })
+}
+
+// ParkedFrom is ChangesFrom for those that are parked.
+func (tx *Tx) ParkedFrom(after uint64, limit int) ([]Change, error) {
+	return tx.listed(kindList, listParked, after, limit, func(c Change) bool { return c.Parked })
+}
+
+// CutOffOf returns the Seq of the first cut-off that concerns a user, whatever the case of the name's letters, or 0.
+func (tx *Tx) CutOffOf(user string) (uint64, error) { return tx.first(kindCutOff, fold(user), 0) }
+
+func (tx *Tx) first(kind byte, value string, after uint64) (uint64, error) {
+	seqs, err := tx.numbered(kind, value, after, 1)
+	if err != nil || len(seqs) == 0 {
+		return 0, err
+	}
+	return seqs[0], nil
+}
+
+// listed returns the changes that the index has under a value, and that are so.
+func (tx *Tx) listed(kind byte, value string, after uint64, limit int, so func(Change) bool) ([]Change, error) {
+	seqs, err := tx.numbered(kind, value, after, limit)
 	if err != nil {
 		return nil, err
 	}
 	var out []Change
 	for _, seq := range seqs {
 		c, err := tx.ChangeAt(seq)
-		if errors.Is(err, ErrNotFound) || err == nil && c.Token != id {
-			err = tx.astray(kindChange, id, seq)
+		if errors.Is(err, ErrNotFound) || err == nil && !so(c) {
+			err = tx.astray(kind, value, seq)
 		}
 		if err != nil {
 			return nil, err

@@ -21,6 +21,8 @@ type Filter struct {
 	Batch  string
 	Tenant string
 	Stale  bool // only tokens to be resynchronized before use
+	// WentBack: only tokens of which a provider of the central service went back.
+	WentBack bool
 	// Text is what the token's name, its device's number, its owner or a word of its description begins with. Of a
 	// description the first 64 words can be found, and of a word its first 32 bytes.
 	Text  string
@@ -88,7 +90,8 @@ func (f Filter) matches(t *Token) bool {
 		(f.Status == "" || f.Status == t.Status) &&
 		(f.Batch == "" || f.Batch == fold(t.Batch)) &&
 		(f.Tenant == "" || f.Tenant == fold(t.Tenant)) &&
-		(!f.Stale || t.Stale)
+		(!f.Stale || t.Stale) &&
+		(!f.WentBack || t.WentBack)
 }
 
 func (f Filter) matchesText(t *Token) bool {
@@ -168,6 +171,9 @@ func (q *query) exact() leapfrog {
 	add(kindStatus, string(f.Status))
 	if f.Stale {
 		add(kindFlag, flagStale)
+	}
+	if f.WentBack {
+		add(kindFlag, flagWentBack)
 	}
 	if f.Serial != 0 {
 		l = append(l, &union{sources: []source{q.names(string(device.YubiKeyID(f.Serial)) + "/"), q.posting(kindSerial, f.Serial.String())}})

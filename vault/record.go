@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tokendesk/device"
+	"tokendesk/vault/audit"
 )
 
 // Status is what a token is fit for. Who owns it is a separate fact.
@@ -33,11 +34,13 @@ type Token struct {
 	Generation int            `json:"generation"`           // of the seed that Counter belongs to; 0 before the first is verified
 	Emulated   bool           `json:"emulated"`             // for ever, once true (rule D6)
 	Created    time.Time      `json:"created"`
-	Updated    time.Time      `json:"updated"`
-	LastUsed   time.Time      `json:"last_used,omitzero"` // when the desk last saw a code of it
+	Updated    time.Time      `json:"updated"`            // when more than the counter changed
+	LastUsed   time.Time      `json:"last_used,omitzero"` // when a code of it was last seen, by the desk or, as far as that is known, centrally
 	// Stale says that the vault was restored from a backup since: the counter is old, and one code proves nothing before two
 	// have moved it on (resync before use).
 	Stale       bool   `json:"stale,omitempty"`
+	Seen        string `json:"seen,omitempty"`        // what each provider of the central service showed last, in package syncer's short form
+	WentBack    bool   `json:"went_back,omitempty"`   // Seen tells of a provider that went back
 	Batch       string `json:"batch,omitempty"`       // the delivery or enrollment that it came with
 	Tenant      string `json:"tenant,omitempty"`      // empty for the only one
 	Description string `json:"description,omitempty"` // an officer's words
@@ -86,7 +89,11 @@ type Change struct {
 	Created    time.Time      `json:"created"`
 	Attempts   int            `json:"attempts"`
 	NotBefore  time.Time      `json:"not_before,omitzero"` // backoff: no attempt earlier
-	Parked     bool           `json:"parked,omitempty"`    // waits for an officer; holds back its token only
+	Parked     bool           `json:"parked,omitempty"`    // waits for an officer; holds back its token, and those who depend on it
+	ParkedBy   audit.Officer  `json:"parked_by,omitzero"`  // the officer who parked it; zero: the desk did, see Problem
+	Reason     string         `json:"reason,omitempty"`    // why that officer did
+	GivenUp    audit.Officer  `json:"given_up,omitzero"`   // the officer who wants it discarded, and needs an approver for that
+	Why        string         `json:"why,omitempty"`       // the reason of that one
 	Problem    string         `json:"problem,omitempty"`   // what the last attempt failed with
 }
 

@@ -270,13 +270,13 @@ func TestOutbox(t *testing.T) {
 		})
 	}
 	update(t, v, func(tx *vault.Tx) error {
-		list, err := tx.Changes()
+		list, err := tx.ChangesFrom(0, 0)
 		c := list[1]
 		c.Attempts, c.Parked = 4, true
 		return errors.Join(err, tx.PutChange(c), tx.DeleteChange(list[0].Seq))
 	})
 	view(t, v, func(tx *vault.Tx) error {
-		list, err := tx.Changes()
+		list, err := tx.ChangesFrom(0, 0)
 		if got := fmt.Sprintf("%d %s %d %v %s", len(list), list[0].Kind, list[0].Attempts, list[0].Parked, list[1].Kind); got != "2 assign 4 true disable" {
 			t.Error(got)
 		}

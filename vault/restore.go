@@ -234,7 +234,7 @@ func parkAll(in commit, why string) error {
 		if c.Problem != "" {
 			problem += "; before: " + c.Problem
 		}
-		c.Parked, c.Problem = true, problem
+		c.Parked, c.ParkedBy, c.Reason, c.Problem = true, audit.Officer{}, "", problem
 		return tx.PutChange(c)
 	})
 }

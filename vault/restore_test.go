@@ -128,7 +128,7 @@ func checkStale(t *testing.T, v *vault.Vault) {
 		if !a.Stale || !b.Stale || tx.Counts().Stale != 2 {
 			t.Errorf("stale: %v, %v, %d counted", a.Stale, b.Stale, tx.Counts().Stale)
 		}
-		changes, err := tx.Changes()
+		changes, err := tx.ChangesFrom(0, 0)
 		for _, c := range changes {
 			if c.Parked == c.Kind.CutOff() || c.Parked != strings.Contains(c.Problem, "restored from a backup of 20") {
 				t.Errorf("%+v", c)

@@ -53,7 +53,9 @@ func (tx *Tx) PutToken(t Token) error {
 	if t.Created.IsZero() {
 		t.Created = now
 	}
-	t.Updated = now
+	if t.Updated = now; ok && onlyMoved(t, old) {
+		t.Updated = old.Updated // LastUsed tells of that
+	}
 	tx.touch(t.ID)
 	tx.touched[t.ID] = &t
 	if !ok || !onlyMoved(t, old) {
@@ -69,9 +71,9 @@ func (tx *Tx) PutToken(t Token) error {
 	return tx.store(bucketTokens, []byte(t.ID), t)
 }
 
-// onlyMoved tells whether nothing but the counter differs.
+// onlyMoved tells whether nothing differs but the counter, and what was seen of it.
 func onlyMoved(t, old Token) bool {
-	old.Counter, old.LastUsed, old.Updated = t.Counter, t.LastUsed, t.Updated
+	old.Counter, old.LastUsed, old.Updated, old.Seen, old.WentBack = t.Counter, t.LastUsed, t.Updated, t.Seen, t.WentBack
 	return t == old
 }
 

@@ -79,7 +79,7 @@ func newApp() *cli.App {
 		HideVersion:               true,
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
-		Commands:                  slices.Concat(viewCommands(), workCommands(), lifecycleCommands(), vaultCommands(), auditCommands()),
+		Commands:                  slices.Concat(viewCommands(), centralCommands(), workCommands(), lifecycleCommands(), vaultCommands(), auditCommands()),
 		OnUsageError:              plainUsageError,
 		ExitErrHandler:            func(*cli.Context, error) {},
 	}

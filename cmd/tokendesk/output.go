@@ -76,7 +76,7 @@ func (s screen) status(word string) string {
 		return s.paint(text.FgGreen, word)
 	case "limbo", "parked":
 		return s.paint(text.FgRed, word)
-	case "pending", "disabled", "waiting":
+	case "pending", "disabled", "waiting", "ready", "paused", "held":
 		return s.paint(text.FgYellow, word)
 	}
 	return word

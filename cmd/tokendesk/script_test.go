@@ -83,13 +83,16 @@ func TestScripts(t *testing.T) {
 			"delivered": func(ts *testscript.TestScript, _ bool, _ []string) {
 				outboxIs(ts, func(left, _ int) bool { return left == 0 })
 			},
-			"parked":  cmdParked,
-			"login":   cmdLogin,
-			"seen":    cmdSeen,
-			"gone":    cmdGone,
-			"settled": cmdSettled,
-			"tpm":     cmdTPM,
-			"given":   cmdGiven,
+			"parked":     cmdParked,
+			"levelled":   cmdLevelled,
+			"synced":     cmdSynced,
+			"lastchange": cmdLastChange,
+			"login":      cmdLogin,
+			"seen":       cmdSeen,
+			"gone":       cmdGone,
+			"settled":    cmdSettled,
+			"tpm":        cmdTPM,
+			"given":      cmdGiven,
 		},
 	})
 }
@@ -119,6 +122,8 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 			o.NoVault = true
 		case "alone":
 			o.NoCentral = true
+		case "pair":
+			o.Pair = true
 		default:
 			o.Keys = append(o.Keys, "serial="+arg)
 		}

@@ -54,14 +54,57 @@ func cmdConfigure(ts *testscript.TestScript, _ bool, args []string) {
 	awaitKeys(ts)
 }
 
+// named are the servers that a command is about: all, or the first.
+func (s *stage) named(args []string) []*synctest.Slapd {
+	if len(args) == 2 && args[1] == "all" {
+		return s.Providers()
+	}
+	return s.Providers()[:1]
+}
+
+// cmdLevelled waits until the servers show the same counter.
+func cmdLevelled(ts *testscript.TestScript, _ bool, args []string) {
+	central := device.TokenID(args[0]).Central()
+	await(ts, "until the counters are level", func(context.Context) bool {
+		var all []int64
+		for _, p := range on(ts).Providers() {
+			n, err := p.Stored(central)
+			ts.Check(err)
+			all = append(all, n)
+		}
+		return len(slices.Compact(all)) == 1
+	})
+}
+
+// cmdSynced waits until the servers have replicated everything.
+func cmdSynced(ts *testscript.TestScript, _ bool, _ []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ts.Check(on(ts).Pair.AwaitSync(ctx))
+}
+
+// cmdLastChange sets CHANGE to the number of the last change in the outbox.
+func cmdLastChange(ts *testscript.TestScript, _ bool, _ []string) {
+	var found api.Changes
+	ts.Check(on(ts).Client.Get(context.Background(), "/v1/outbox", nil, &found))
+	if len(found.Changes) == 0 {
+		ts.Fatalf("the outbox is empty")
+	}
+	ts.Setenv("CHANGE", strconv.FormatUint(found.Changes[len(found.Changes)-1].Seq, 10))
+}
+
 func cmdSlapd(ts *testscript.TestScript, _ bool, args []string) {
 	s := on(ts)
 	verdict := func(v synctest.Verdict) { s.gate.Judge(func(uint8) synctest.Verdict { return v }) }
 	switch args[0] {
 	case "start":
-		ts.Check(s.Slapd.Start())
+		for _, server := range s.named(args) {
+			ts.Check(server.Start())
+		}
 	case "stop":
-		s.Slapd.Stop()
+		for _, server := range s.named(args) {
+			server.Stop()
+		}
 	case "gate": // the desk reaches the server through a gate from now on
 		var err error
 		s.gate, err = synctest.NewGate(s.Slapd)
@@ -77,6 +120,14 @@ func cmdSlapd(ts *testscript.TestScript, _ bool, args []string) {
 		add.Attribute("cn", []string{args[1]})
 		add.Attribute("sn", []string{args[1]})
 		ts.Check(s.Slapd.AsAdmin(func(c *ldap.Conn) error { return c.Add(add) }))
+	case "unlink": // as somebody does with the server's own tools
+		m := ldap.NewModifyRequest(synctest.UserDN(args[1]), nil)
+		m.Delete("oathHOTPToken", nil)
+		ts.Check(s.Slapd.AsAdmin(func(c *ldap.Conn) error { return c.Modify(m) }))
+	case "describe":
+		m := ldap.NewModifyRequest("cn="+args[1]+","+synctest.TokensBase, nil)
+		m.Add("description", []string{"seen"})
+		ts.Check(s.Slapd.AsAdmin(func(c *ldap.Conn) error { return c.Modify(m) }))
 	case "forget":
 		ts.Check(s.Slapd.AsAdmin(func(c *ldap.Conn) error { return c.Del(ldap.NewDelRequest(synctest.UserDN(args[1]), nil)) }))
 	default:
@@ -143,10 +194,15 @@ func cmdParked(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 3 || !slices.Contains([]string{"ok", "refused"}, args[2]) {
-		ts.Fatalf("login USER CODE ok|refused, not %q", args)
+	if len(args) == 3 {
+		args = append(args, "1")
 	}
-	answer, accepted, err := on(ts).WhoAmI(context.Background(), args[0], args[1])
+	if len(args) != 4 || !slices.Contains([]string{"ok", "refused"}, args[2]) {
+		ts.Fatalf("login USER CODE ok|refused [SERVER], not %q", args)
+	}
+	server, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	answer, accepted, err := on(ts).WhoAmI(context.Background(), on(ts).Providers()[server-1], args[0], args[1])
 	ts.Check(err)
 	if accepted != (args[2] == "ok") {
 		ts.Fatalf("login of %s with %s: %s", args[0], args[1], answer)

@@ -48,6 +48,16 @@ func status(c *cli.Context) error {
 	if s.Vault.State == "open" { // else nobody knows
 		rows = append(rows, [2]string{"Central", centralLine(out, s.Central)})
 	}
+	for _, m := range s.Central.Missing {
+		rows = append(rows, [2]string{"Not read", out.paint(text.FgYellow, m)})
+	}
+	for _, r := range s.Central.Rollbacks {
+		colour := text.FgYellow
+		if r.Repaired == nil {
+			colour = text.FgRed
+		}
+		rows = append(rows, [2]string{"Rollback", out.paint(colour, rollbackLine(r))})
+	}
 	for _, u := range s.Unfinished {
 		rows = append(rows, [2]string{"Unfinished", out.paint(text.FgRed, u)})
 	}

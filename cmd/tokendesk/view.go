@@ -34,10 +34,7 @@ func viewCommands() []*cli.Command {
 		{Name: "show", Usage: "show one token", ArgsUsage: "TOKEN", Category: "Look", Action: show},
 		{Name: "status", Usage: "show how the desk is", Category: "Look", Action: status},
 		{Name: "doctor", Usage: "look for what is broken, and name its cure", Category: "Look", Action: doctor},
-		{
-			Name: "outbox", Usage: "show what the central service has not confirmed", Category: "Look", Action: outbox,
-			Subcommands: []*cli.Command{{Name: "retry", Usage: "try a waiting or parked change again, now", ArgsUsage: "NUMBER", Action: retry}},
-		},
+		outboxCommand(),
 	}
 }
 

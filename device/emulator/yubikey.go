@@ -46,6 +46,8 @@ type Options struct {
 // YubiKey is one emulated key. It keeps its slots, counters and faults while pulled.
 type YubiKey struct {
 	vendor, product uint16
+	serial          device.Serial
+	firmware        device.Version
 	timing          Timing
 	instant         bool
 
@@ -80,9 +82,10 @@ func New(o Options) *YubiKey {
 	k := &YubiKey{
 		vendor:  cmp.Or(o.Vendor, device.YubicoVendor),
 		product: cmp.Or(o.Product, 0x0407),
-		timing:  RealTiming(),
-		app:     newApplication(o.Serial, o.Firmware),
-		faults:  faults{},
+		serial:  o.Serial, firmware: o.Firmware,
+		timing: RealTiming(),
+		app:    newApplication(o.Serial, o.Firmware),
+		faults: faults{},
 	}
 	if o.Timing != nil {
 		k.timing = *o.Timing
@@ -95,10 +98,10 @@ func New(o Options) *YubiKey {
 }
 
 // Serial returns the serial number, whether or not the key tells it.
-func (k *YubiKey) Serial() device.Serial { return k.app.serial }
+func (k *YubiKey) Serial() device.Serial { return k.serial }
 
 // Firmware returns the version.
-func (k *YubiKey) Firmware() device.Version { return k.app.firmware }
+func (k *YubiKey) Firmware() device.Version { return k.firmware }
 
 // Insert plugs the key in; nothing happens if it is.
 func (k *YubiKey) Insert() {

@@ -27,19 +27,35 @@ const (
 // Check implements syncer.Connector. It writes nothing that lasts: rights are tried with writes that
 // the server is told not to do; only in a tree without any token one empty entry is made and removed.
 func (c *Connector) Check(ctx context.Context) []syncer.Problem {
-	ch := &checker{}
-	err := c.do(ctx, func(s *session) error {
-		*ch = checker{session: s}
-		return ch.run()
+	all := make([]*checker, len(c.providers))
+	c.each(c.providers, func(i int, p *provider) {
+		all[i] = &checker{known: known{name: p.name}}
+		err := p.apart(ctx, func(s *session) error {
+			all[i].session = s
+			return all[i].run(ctx)
+		})
+		if err != nil {
+			all[i].add(err.Error(), "start the server, or correct the URL, CA file, bind DN or password in the configuration")
+		}
 	})
-	if err != nil {
-		ch.add(err.Error(), "start the server, or correct the URL, CA file, bind DN or password in the configuration")
+	var problems []syncer.Problem
+	var told []known
+	for _, k := range all {
+		for _, p := range k.problems {
+			if len(all) > 1 && !strings.Contains(p.What, k.name) {
+				p.What = k.name + ": " + p.What
+			}
+			problems = append(problems, p)
+		}
+		told = append(told, k.known)
 	}
-	return ch.problems
+	c.learnLookAhead(told)
+	return append(append(problems, differences(told)...), c.replication(ctx, told)...)
 }
 
 type checker struct {
 	*session
+	known
 	problems []syncer.Problem
 }
 
@@ -48,19 +64,15 @@ func (k *checker) add(what, cure string) {
 }
 
 // run returns an error only if the server stopped answering.
-func (k *checker) run() error {
-	for _, step := range []func() error{k.schema, k.bases, k.params, k.overlay, k.tokenRights, k.peopleRights} {
+func (k *checker) run(ctx context.Context) error {
+	for _, step := range []func() error{k.schema, k.bases, k.params, k.overlay, k.tokenRights, k.peopleRights, k.limits, k.lastWrites} {
 		if err := step(); err != nil && !isAnswer(err) {
 			return k.unavailable(err)
 		} else if err != nil {
 			k.add("the server answers a check with "+codeName(err), "look into the server's log")
 		}
 	}
-	return nil
-}
-
-func isAnswer(err error) bool {
-	return !isNetwork(err) && codeName(err) != "no LDAP answer"
+	return ctx.Err()
 }
 
 func (k *checker) schema() error {
@@ -88,7 +100,7 @@ func (k *checker) bases() error {
 			return err
 		}
 		if e == nil {
-			k.add("there is no "+base+", or "+k.cfg.BindDN+" may not read it",
+			k.add("there is no "+base+", or "+k.identity+" may not read it",
 				"create it (objectClass: organizationalUnit), correct the configuration, or add: "+k.rule(`dn.base="`+base+`"`, "read"))
 		}
 	}
@@ -103,9 +115,10 @@ func (k *checker) params() error {
 		case err != nil:
 			return err
 		case e == nil:
-			k.add("there is no "+dn+", or "+k.cfg.BindDN+" may not read it", fmt.Sprintf("create it with objectClass device and oathHOTPParams, oathOTPLength: %d, oathHMACAlgorithm: %s, oathHOTPLookAhead: 10", digits, sha1OID))
+			k.add("there is no "+dn+", or "+k.identity+" may not read it", fmt.Sprintf("create it with objectClass device and oathHOTPParams, oathOTPLength: %d, oathHMACAlgorithm: %s, oathHOTPLookAhead: 10", digits, sha1OID))
 			continue
 		}
+		k.note(digits, e)
 		if v := e.GetAttributeValue("oathOTPLength"); v != strconv.Itoa(digits) {
 			k.add(fmt.Sprintf("%s is configured for %d digits and has oathOTPLength %q", dn, digits, v), fmt.Sprintf("set oathOTPLength to %d, or name another entry", digits))
 		}
@@ -162,6 +175,6 @@ func under(dn string, base *ldap.DN) bool {
 }
 
 // rule is the access line that gives the bind identity a right.
-func (c *Connector) rule(to, level string) string {
-	return fmt.Sprintf(`access to %s by dn.exact="%s" %s by * break`, to, c.cfg.BindDN, level)
+func (s *session) rule(to, level string) string {
+	return fmt.Sprintf(`access to %s by dn.exact="%s" %s by * break`, to, s.identity, level)
 }

@@ -3,6 +3,7 @@ package openldap
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -16,11 +17,12 @@ func (k *checker) tokenRights() error {
 		return err // said already
 	}
 	subtree := k.rule(`dn.subtree="`+base+`"`, "write")
-	probe := "cn=" + probeCN + "," + base
+	cn := fmt.Sprintf("%s-%d", probeCN, 1+slices.Index(k.providers, k.provider)) // they would meet by replication
+	probe := "cn=" + cn + "," + base
 	add := func(controls ...ldap.Control) error {
 		a := ldap.NewAddRequest(probe, controls)
 		a.Attribute("objectClass", []string{"device", classToken})
-		a.Attribute("cn", []string{probeCN})
+		a.Attribute("cn", []string{cn})
 		return k.conn.Add(a)
 	}
 	may, err := allowed(add(ldap.NewControlString(noOp, true, "")))
@@ -28,9 +30,9 @@ func (k *checker) tokenRights() error {
 		return err
 	}
 	if !may {
-		k.add(k.cfg.BindDN+" may not add token entries below "+base, subtree)
+		k.add(k.identity+" may not add token entries below "+base, subtree)
 	}
-	found, err := k.search(base, ldap.ScopeSingleLevel, "(objectClass="+classToken+")", 1, "1.1")
+	found, err := k.search(base, ldap.ScopeSingleLevel, "(&(objectClass="+classToken+")(!(cn="+probeCN+"*)))", 1, "1.1") // not another check's
 	switch {
 	case err != nil:
 		return err
@@ -39,22 +41,27 @@ func (k *checker) tokenRights() error {
 	case !may:
 		return nil // nothing to try the rest on
 	}
-	if err := add(); err != nil {
+	if err := add(); err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultEntryAlreadyExists) { // left by a check that was cut off
 		return err
 	}
 	return errors.Join(k.entryRights(probe, subtree), k.conn.Del(ldap.NewDelRequest(probe, nil)))
 }
 
 func (k *checker) entryRights(dn, subtree string) error {
-	secretRule := fmt.Sprintf(`access to attrs=%s by dn.exact="%s" =wc by * none (before the other rules)`, attrSecret, k.cfg.BindDN)
+	secretRule := fmt.Sprintf(`access to attrs=%s by dn.exact="%s" =wc by * none (before the other rules)`, attrSecret, k.identity)
 	if may, err := k.mayReplace(dn, attrSecret, ""); err != nil {
 		return err
 	} else if !may {
-		k.add(k.cfg.BindDN+" may not write "+attrSecret, secretRule)
+		k.add(k.identity+" may not write "+attrSecret, secretRule)
 	}
 	_, _, err := k.secretIs(dn, secret.Secret{})
 	if err != nil {
-		k.add(k.cfg.BindDN+" may not compare "+attrSecret+", so nothing written there could be confirmed", secretRule)
+		k.add(k.identity+" may not compare "+attrSecret+", so nothing written there could be confirmed", secretRule)
+	}
+	if e, err := k.read(dn, attrCSN); err != nil {
+		return err
+	} else if e != nil && e.GetAttributeValue(attrCSN) == "" {
+		k.add(k.identity+" may not read "+attrCSN+" of "+dn+", so a write that arrives late cannot be told", subtree)
 	}
 	for _, attr := range []string{attrCounter, attrParams, attrSerial, attrNote} {
 		if err := k.attrRights(dn, attr, subtree); err != nil {
@@ -75,7 +82,7 @@ func (k *checker) peopleRights() error {
 		return err
 	}
 	if len(found) == 0 {
-		k.add(fmt.Sprintf("%s sees no user below %s: no entry with %s", k.cfg.BindDN, base, k.userAttr),
+		k.add(fmt.Sprintf("%s sees no user below %s: no entry with %s", k.identity, base, k.userAttr),
 			"correct people base and user filter, or add: "+k.rule(`dn.subtree="`+base+`" attrs=entry,children,`+k.userAttr, "read"))
 		return nil
 	}
@@ -96,7 +103,7 @@ func (k *checker) attrRights(dn, attr, rule string) error {
 		return err
 	}
 	if !may {
-		k.add(k.cfg.BindDN+" may not write "+attr+" of "+dn, rule)
+		k.add(k.identity+" may not write "+attr+" of "+dn, rule)
 	}
 	no := map[string]string{attrCounter: "-7", attrParams: "cn=none", attrLink: "cn=none"}[attr]
 	if no == "" {
@@ -104,7 +111,7 @@ func (k *checker) attrRights(dn, attr, rule string) error {
 	}
 	e, err := k.probe(dn, "(!("+attr+"="+no+"))", "1.1")
 	if err == nil && e == nil && attr != "objectClass" { // an unknown class name is undefined in itself
-		k.add(k.cfg.BindDN+" may not read and search "+attr+" of "+dn, rule)
+		k.add(k.identity+" may not read and search "+attr+" of "+dn, rule)
 	}
 	return err
 }

@@ -62,7 +62,7 @@ func TestCheckNamesEveryMissingRight(t *testing.T) {
 		{"no params", "", "", func(c *openldap.Config) { c.Params = map[int]string{6: "cn=none," + synctest.TokensBase} }, "there is no cn=none", "oathOTPLength: 6"},
 		{"wrong params", "", "", func(c *openldap.Config) { c.Params = map[int]string{6: synctest.Params8} }, `oathOTPLength "8"`, "oathOTPLength to 6"},
 		{"wrong password", "", "", func(c *openldap.Config) { c.Password = secret.New([]byte("wrong")) }, "does not accept", "password"},
-		{"no server", "", "", func(c *openldap.Config) { c.URL = "ldap://127.0.0.1:1" }, "refused", "start the server"},
+		{"no server", "", "", func(c *openldap.Config) { c.URLs = []string{"ldap://127.0.0.1:1"} }, "refused", "start the server"},
 		{"overlay off", "overlay otp", "database config\nrootdn " + s.BindDN, original, "overlay does not run", "overlay otp"},
 		{"overlay on", "overlay otp", "overlay otp\n\ndatabase config\nrootdn " + s.BindDN, original, "", ""},
 	} {

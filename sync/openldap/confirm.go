@@ -2,96 +2,65 @@ package openldap
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
-	"tokendesk/vault/secret"
 )
 
-// confirm reads back what a change was to achieve.
-func (s *session) confirm(ch vault.Change, seed secret.Secret) error {
-	switch ch.Kind {
-	case vault.Put, vault.Enable:
-		return s.confirmPut(ch, seed)
-	case vault.Advance:
-		e, err := s.token(ch.Token)
-		if err == nil && (!e.exists || e.next < ch.Counter) {
-			return s.notConfirmed(ch, "the counter was not raised")
-		}
-		return err
-	case vault.Assign:
-		return s.confirmAssign(ch, seed)
-	case vault.Unassign:
-		return s.confirmUnassign(ch)
-	case vault.Disable:
-		return s.confirmNoSecret(ch)
-	}
-	return nil
-}
-
-func (s *session) confirmPut(ch vault.Change, seed secret.Secret) error {
-	e, err := s.token(ch.Token)
-	if err != nil {
-		return err
-	}
+// missing says what a view lacks of the change; nothing if it shows it.
+func (p *push) missing(v *view) string {
+	e, own := v.entry, p.own(p.ch.Generation)
 	switch {
+	case p.ch.Kind == vault.Advance && (!e.exists || e.next < p.target || p.conflict(v, p.ch) != nil):
+		return "the counter was not raised"
+	case p.ch.Kind == vault.Advance:
+		return ""
 	case !e.exists:
-		return s.notConfirmed(ch, "the entry is not there")
-	case e.origin.generation != ch.Generation || !e.origin.sameDesk(s.origin(ch)):
-		return s.notConfirmed(ch, "the generation is another one")
-	case e.next < ch.Counter:
-		return s.notConfirmed(ch, "the counter is behind")
-	case !sameDN(e.params, s.cfg.Params[ch.Digits]):
-		return s.notConfirmed(ch, "the parameters are other ones")
-	case e.serial != ch.Token.Central():
-		return s.notConfirmed(ch, "the serial number is another one")
+		return "the entry is not there"
+	case p.ch.Kind == vault.Assign && !slices.ContainsFunc(v.owners, func(u user) bool { return u.class && stranger([]user{u}, p.named) == nil }):
+		return "the user's entry does not link it"
+	case e.origin.generation != own.generation || !e.origin.sameDesk(own):
+		return "the generation is another one"
+	case e.next < p.target:
+		return "the counter is behind"
+	case !sameDN(e.params, p.cfg.Params[p.ch.Digits]):
+		return "the parameters are other ones"
+	case e.serial != p.ch.Token.Central():
+		return "the serial number is another one"
+	case p.seed.IsZero() && v.present:
+		return "the secret is still there"
+	case !p.seed.IsZero() && !v.same:
+		return "the secret is not the one that was written"
 	}
-	if seed.IsZero() {
-		return s.confirmNoSecret(ch)
-	}
-	_, same, err := s.secretIs(e.dn, seed)
-	if err == nil && !same {
-		return s.notConfirmed(ch, "the secret is not the one that was written")
-	}
-	return err
+	return ""
 }
 
-func (s *session) confirmAssign(ch vault.Change, seed secret.Secret) error {
-	u, err := s.user(ch.User)
-	switch {
-	case err != nil:
-		return err
-	case !u.class || !sameDN(u.link, s.tokenDN(ch.Token)):
-		return s.notConfirmed(ch, "the user's entry does not link it")
+// otherLink refuses what would let somebody else use the token, or its user have two.
+func (p *push) otherLink(v *view) error {
+	if p.ch.Kind == vault.Assign && len(v.named) == 1 && v.named[0].link != "" && !sameDN(v.named[0].link, v.entry.dn) {
+		return fmt.Errorf("%w: user %q already has token %s: unassign it first", syncer.ErrRefused, p.ch.User, p.central(v.named[0].link))
 	}
-	return s.confirmPut(ch, seed)
+	o := stranger(v.owners, p.named)
+	if o == nil || p.ch.Kind == vault.Advance {
+		return nil
+	}
+	return fmt.Errorf("%w: token %s is linked by %s there: unassign it, or remove %s from %s, and retry", syncer.ErrRefused, p.ch.Token.Central(), o.name, attrLink, o.dn)
 }
 
-// confirmUnassign rests on the secret: that no link is found also comes from a missing right, or from a
-// user's entry that stands elsewhere by now.
-func (s *session) confirmUnassign(ch vault.Change) error {
-	left, err := s.linked(s.tokenDN(ch.Token))
-	switch {
-	case err != nil:
-		return err
-	case len(left) > 0:
-		return s.notConfirmed(ch, names(left)+" still has it")
-	}
-	return s.confirmNoSecret(ch)
+func (p *push) notConfirmed(v *view) error {
+	return v.provider.notConfirmed(p.ch, p.missing(v))
 }
 
-func (s *session) confirmNoSecret(ch vault.Change) error {
-	e, err := s.token(ch.Token)
-	if err != nil || !e.exists {
-		return err
+func (p *provider) notConfirmed(ch vault.Change, why string) error {
+	if len(p.providers) > 1 {
+		why = p.name + " does not show it: " + why
 	}
-	present, _, err := s.secretIs(e.dn, secret.Secret{})
-	if err == nil && present {
-		return s.notConfirmed(ch, "the secret is still there")
-	}
-	return err
-}
-
-func (s *session) notConfirmed(ch vault.Change, why string) error {
 	return fmt.Errorf("%w: %s of %s: %s", syncer.ErrNotConfirmed, ch.Kind, ch.Token.Central(), why)
+}
+
+// plain is a refusal without the word for it.
+func plain(err error) string {
+	return strings.Replace(err.Error(), syncer.ErrRefused.Error()+": ", "", 1)
 }

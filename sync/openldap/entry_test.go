@@ -87,7 +87,7 @@ func FuzzUserFilter(f *testing.F) {
 	for _, s := range []string{"alice", "*", "a)(uid=*", `\2a`, "\x00", "ü", "%s"} {
 		f.Add(s)
 	}
-	c := &Connector{cfg: Config{UserFilter: DefaultUserFilter}}
+	c := &Config{UserFilter: DefaultUserFilter}
 	f.Fuzz(func(t *testing.T, name string) {
 		filter := c.userFilter(name)
 		p, err := ldap.CompileFilter(filter)
@@ -99,6 +99,60 @@ func FuzzUserFilter(f *testing.F) {
 		}
 		if got := string(p.Children[1].ByteValue); strings.ToValidUTF8(name, "") == name && got != name && p.Children[1].Value != name {
 			t.Fatalf("%q is compared as %q", name, got)
+		}
+	})
+}
+
+func TestContextCSN(t *testing.T) {
+	got := parseContextCSN([]string{"20261122030405.000001Z#000000#001#000000", "20261122030405.000002Z#000000#002#000000",
+		"20261122030406.000000Z#000000#001#000000", "no CSN", ""})
+	if len(got) != 2 || got["001"] != "20261122030406.000000Z#000000#001#000000" || got["002"] == "" {
+		t.Errorf("%v", got)
+	}
+}
+
+func FuzzContextCSN(f *testing.F) {
+	f.Add("20261122030405.000001Z#000000#001#000000", "x#y#z#")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		for id, csn := range parseContextCSN([]string{a, b}) {
+			if csn != a && csn != b || !strings.Contains(csn, "#"+id+"#") {
+				t.Fatalf("%q of %q, %q", csn, a, b)
+			}
+		}
+	})
+}
+
+// Names of tokens are made of DNs that people may have written.
+func FuzzCentral(f *testing.F) {
+	for _, s := range []string{"cn=YK1-2,ou=t", `cn=a\2cb,ou=t`, "cn=x+uid=y,ou=t", "cn=x,ou=u", "", "ou=t"} {
+		f.Add(s)
+	}
+	c, err := New(Config{URLs: []string{"ldapi://"}, PeopleBase: "ou=p", TokensBase: "ou=t", Params: map[int]string{6: "cn=6"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, dn string) {
+		name := c.central(dn)
+		if name != dn && !sameDN("cn="+ldap.EscapeDN(name)+",ou=t", dn) {
+			t.Fatalf("%q is not the token %q", dn, name)
+		}
+	})
+}
+
+// Whatever a URL is, its errors do not repeat it: it may hold a password.
+func FuzzEndpoint(f *testing.F) {
+	for _, s := range []string{"ldaps://h:1", "ldapi://%2Frun%2Fx/", "ldapi:///run/x", "ldap://u:p@h", "ldaps://[::1]:636", "ldap://localhost", "://"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		e, err := (&Config{}).endpoint(text, nil)
+		switch {
+		case err == nil && (e.name == "" || e.addr == "" || e.network == ""):
+			t.Fatalf("%q: %+v", text, e)
+		case err == nil && e.tls == nil && e.network != "unix" && !strings.HasPrefix(strings.ToLower(text), "ldap:"):
+			t.Fatalf("%q is spoken to in clear text", text)
+		case err != nil && strings.Contains(text, "@") && len(text) > 8 && strings.Contains(err.Error(), text):
+			t.Fatalf("%q is repeated: %v", text, err)
 		}
 	})
 }

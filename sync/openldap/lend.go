@@ -26,8 +26,27 @@ var errNotLent = errors.New("the message has a place for a secret that is not th
 type lender struct {
 	net.Conn
 
-	mu   sync.Mutex
-	lent secret.Secret
+	mu     sync.Mutex
+	lent   secret.Secret
+	failed error // what reading ended with
+}
+
+// Read implements io.Reader.
+func (l *lender) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.failed = err
+	}
+	return n, err
+}
+
+// broken is what reading ended with; the library makes mere text of it.
+func (l *lender) broken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
 }
 
 // lend returns what stands for s in messages until back is called; s must live for as long. Less than shortest bytes stand

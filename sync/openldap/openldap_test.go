@@ -48,7 +48,7 @@ func gate(t *testing.T, s *synctest.Slapd) *synctest.Gate {
 
 func config(s *synctest.Slapd) openldap.Config {
 	return openldap.Config{
-		URL: s.URL, BindDN: s.BindDN, Password: secret.New([]byte(s.Password)),
+		URLs: []string{s.URL}, BindDN: s.BindDN, Password: secret.New([]byte(s.Password)),
 		PeopleBase: synctest.PeopleBase, TokensBase: synctest.TokensBase,
 		Params:  map[int]string{6: synctest.Params6, 8: synctest.Params8},
 		Timeout: 5 * time.Second, Desk: desk,
@@ -68,7 +68,7 @@ func connect(t *testing.T, cfg openldap.Config) *openldap.Connector {
 func through(t *testing.T, s *synctest.Slapd, g *synctest.Gate) *openldap.Connector {
 	t.Helper()
 	cfg := config(s)
-	cfg.URL = g.URL
+	cfg.URLs = []string{g.URL}
 	return connect(t, cfg)
 }
 
@@ -103,7 +103,8 @@ func wantError(t *testing.T, err, kind error, words ...string) {
 func TestConformance(t *testing.T) {
 	synctest.Conformance(t, func(t *testing.T) (syncer.Connector, synctest.Service) {
 		s := start(t)
-		return connect(t, config(s)), s
+		g := gate(t, s)
+		return through(t, s, g), s.Service(g)
 	})
 }
 
@@ -113,7 +114,7 @@ func TestConformanceOverTLS(t *testing.T) {
 		cfg := config(s)
 		cfg.CAFile, cfg.StartTLS = s.CAFile, startTLS
 		if !startTLS {
-			cfg.URL = s.TLSURL
+			cfg.URLs = []string{s.TLSURL}
 		}
 		c, seed := connect(t, cfg), secret.Random(20)
 		apply(t, c, seed, change(vault.Put, "", 0), change(vault.Assign, "alice", 0))
@@ -129,7 +130,7 @@ func TestConformanceOverTLS(t *testing.T) {
 
 func TestConfigRefused(t *testing.T) {
 	good := func() openldap.Config {
-		return openldap.Config{URL: "ldaps://ldap.example.org", BindDN: "cn=p", Password: secret.New([]byte("p")),
+		return openldap.Config{URLs: []string{"ldaps://ldap.example.org"}, BindDN: "cn=p", Password: secret.New([]byte("p")),
 			PeopleBase: "ou=p", TokensBase: "ou=t", Params: map[int]string{6: "cn=6"}}
 	}
 	if _, err := openldap.New(good()); err != nil {
@@ -140,12 +141,12 @@ func TestConfigRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for words, spoil := range map[string]func(*openldap.Config){
-		"clear text":       func(c *openldap.Config) { c.URL = "ldap://ldap.example.org" },
-		"in clear text":    func(c *openldap.Config) { c.URL = "ldap://127.example.org:389" },
+		"clear text":       func(c *openldap.Config) { c.URLs = []string{"ldap://ldap.example.org"} },
+		"in clear text":    func(c *openldap.Config) { c.URLs = []string{"ldap://127.example.org:389"} },
 		"choose one":       func(c *openldap.Config) { c.StartTLS = true },
-		"scheme":           func(c *openldap.Config) { c.URL = "https://ldap.example.org" },
-		"form":             func(c *openldap.Config) { c.URL = "ldaps://user:hunter2@ldap.example.org" },
-		"and nothing more": func(c *openldap.Config) { c.URL = "ldaps://" },
+		"scheme":           func(c *openldap.Config) { c.URLs = []string{"https://ldap.example.org"} },
+		"form":             func(c *openldap.Config) { c.URLs = []string{"ldaps://user:hunter2@ldap.example.org"} },
+		"and nothing more": func(c *openldap.Config) { c.URLs = []string{"ldaps://"} },
 		"CA file":          func(c *openldap.Config) { c.CAFile = notPEM + ".missing" },
 		"no PEM":           func(c *openldap.Config) { c.CAFile = notPEM },
 		"password":         func(c *openldap.Config) { c.Password = secret.Secret{} },

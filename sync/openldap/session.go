@@ -1,142 +1,23 @@
 package openldap
 
 import (
-	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"net"
+	"slices"
 
-	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
-
-	syncer "tokendesk/sync"
 )
 
-// do runs f with the connection, bounded by ctx and the configured timeout. f runs once more, on a new
-// connection, if an idle one turns out to be dead: so f must start by reading.
-func (c *Connector) do(ctx context.Context, f func(*session) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-	defer cancel()
-	select {
-	case <-c.turn:
-		defer func() { c.turn <- struct{}{} }()
-	case <-ctx.Done():
-		return c.unavailable(ctx.Err())
-	}
-	if c.closed {
-		return c.unavailable(errors.New("the connector is closed"))
-	}
-	idle := c.conn != nil && !c.conn.IsClosing()
-	err := c.once(ctx, f)
-	if err != nil && idle && c.conn == nil && ctx.Err() == nil {
-		err = c.once(ctx, f)
-	}
-	return err
-}
-
-func (c *Connector) once(ctx context.Context, f func(*session) error) error {
-	if c.conn == nil || c.conn.IsClosing() {
-		c.drop()
-		if err := c.connect(ctx); err != nil {
-			c.drop()
-			return err
-		}
-	}
-	conn := c.conn
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err := f(&session{c, conn})
-	if !stop() || conn.IsClosing() || isNetwork(err) {
-		c.drop()
-	}
-	if err != nil && ctx.Err() != nil {
-		return c.unavailable(ctx.Err()) // what the cut connection says is only a consequence
-	}
-	return err
-}
-
-// connect dials and binds. A refused bind concerns every change alike, so it counts as unavailable:
-// the entries wait and go out by themselves once the configuration is right.
-func (c *Connector) connect(ctx context.Context) error {
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
-	if err != nil {
-		return c.unavailable(err)
-	}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	defer stop()
-	secured, err := c.secure(ctx, raw)
-	if err != nil {
-		raw.Close()
-		return c.unavailable(err)
-	}
-	c.lender = &lender{Conn: secured}
-	conn := ldap.NewConn(c.lender, c.tls != nil)
-	conn.Start()
-	c.conn = conn
-	password, back := c.lender.lend(c.cfg.Password)
-	err = conn.Bind(c.cfg.BindDN, password)
-	back()
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return c.unavailable(ctx.Err())
-	case ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials):
-		return fmt.Errorf("%w: %s does not accept %s with the configured password: correct bind DN or password", syncer.ErrUnavailable, c.addr, c.cfg.BindDN)
-	case isNetwork(err):
-		return c.unavailable(err)
-	}
-	return fmt.Errorf("%w: %s refuses the bind of %s: %s", syncer.ErrUnavailable, c.addr, c.cfg.BindDN, codeName(err))
-}
-
-// secure begins TLS, if it is to be. The library's own StartTLS would come between it and the lender.
-func (c *Connector) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	if c.tls == nil {
-		return raw, nil
-	}
-	if c.startTLS {
-		if err := requestTLS(raw); err != nil {
-			return nil, err
-		}
-	}
-	secured := tls.Client(raw, c.tls)
-	return secured, secured.HandshakeContext(ctx)
-}
-
-// requestTLS has the server expect TLS (RFC 4511, 4.14).
-func requestTLS(conn net.Conn) error {
-	operation := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationExtendedRequest, nil, "")
-	operation.AppendChild(ber.NewString(ber.ClassContext, ber.TypePrimitive, 0, "1.3.6.1.4.1.1466.20037", ""))
-	request := ber.NewSequence("")
-	request.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, 1, ""))
-	request.AppendChild(operation)
-	if _, err := conn.Write(request.Bytes()); err != nil {
-		return err
-	}
-	answer, err := ber.ReadPacket(conn)
-	if err != nil {
-		return err
-	}
-	return ldap.GetLDAPError(answer)
-}
-
-func (c *Connector) drop() {
-	if c.conn != nil {
-		c.conn.Close()
-		c.conn = nil
-	}
-}
-
-// session is the connection while somebody has it. Its methods return raw LDAP errors; explain
+// session is a connection while somebody has it. Its methods return raw LDAP errors; explain
 // turns them into words.
 type session struct {
-	*Connector
-	conn *ldap.Conn
+	*provider
+	lender   *lender // below conn
+	conn     *ldap.Conn
+	identity string // the DN that the server knows the desk by
 }
 
 func (s *session) search(base string, scope int, filter string, limit int, attrs ...string) ([]*ldap.Entry, error) {
 	r, err := s.conn.Search(ldap.NewSearchRequest(base, scope, ldap.NeverDerefAliases, limit, 0, false, filter, attrs, nil))
-	if err != nil && !(ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) && r != nil && len(r.Entries) > 0) {
+	if err != nil && !(limit > 0 && ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) && r != nil && len(r.Entries) > 0) {
 		return nil, err
 	}
 	return r.Entries, nil
@@ -158,4 +39,46 @@ func (s *session) probe(dn, filter string, attrs ...string) (*ldap.Entry, error)
 		return nil, err
 	}
 	return found[0], nil
+}
+
+// assertion has a modify fail (assertionFailed) unless the entry is still the one that was read: each write but a
+// login's gives it another entryCSN. Without one it is nothing.
+func assertion(csn string) []ldap.Control {
+	if csn == "" {
+		return nil
+	}
+	return asserting("(" + attrCSN + "=" + ldap.EscapeFilter(csn) + ")")
+}
+
+// asserting has a modify fail (assertionFailed) unless the entry matches.
+func asserting(text string) []ldap.Control {
+	filter, err := ldap.CompileFilter(text)
+	if err != nil {
+		return nil
+	}
+	return []ldap.Control{ldap.NewControlString(assertionOID, true, string(filter.Bytes()))}
+}
+
+// assertionOID is that of RFC 4528.
+const assertionOID = "1.3.6.1.1.12"
+
+// modifyToken writes a token's entry. While it is not known what became of a write that brings a secret, the entry is in
+// doubt: that write may still arrive, unless the entry gets another entryCSN.
+func (s *session) modifyToken(m *ldap.ModifyRequest) error {
+	before := s.doubt[m.DN]
+	s.doubt[m.DN] = before || slices.ContainsFunc(m.Changes, func(c ldap.Change) bool {
+		return c.Modification.Type == attrSecret && len(c.Modification.Vals) > 0
+	})
+	err := s.conn.Modify(m)
+	if isAnswer(err) {
+		s.doubt[m.DN] = before
+	}
+	if err == nil || !s.doubt[m.DN] {
+		delete(s.doubt, m.DN)
+	}
+	return err
+}
+
+func isAnswer(err error) bool {
+	return !isNetwork(err) && codeName(err) != "no LDAP answer"
 }

@@ -1,12 +1,9 @@
 package synctest
 
 import (
-	"io"
 	"net"
-	"net/url"
 	"sync"
 
-	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 )
 
@@ -23,150 +20,122 @@ const (
 )
 
 // Gate stands between a connector and the server and lets a test act on the very request it wants:
-// before a modify arrives, say. It reads whole LDAP messages (RFC 4511 section 4.1.1).
+// before a modify arrives, say. It reads whole LDAP messages, so it takes no TLS.
 type Gate struct {
 	URL string
 
-	server string
-	l      net.Listener
-	wg     sync.WaitGroup
-	mu     sync.Mutex
-	judge  func(op uint8) Verdict
-	conns  map[net.Conn]bool
-	closed bool
+	*proxy
+	hook
+	judging sync.Mutex
+	judge   func(op uint8) Verdict
 }
 
 // NewGate listens on loopback and passes everything to the server. Close it.
 func NewGate(s *Slapd) (*Gate, error) {
-	u, err := url.Parse(s.URL)
+	p, err := newProxy(func() string { return host(s.URL) })
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	g := &Gate{URL: "ldap://" + l.Addr().String(), server: u.Host, l: l, conns: make(map[net.Conn]bool)}
-	g.Judge(func(uint8) Verdict { return Pass })
-	g.wg.Go(g.accept)
+	g := &Gate{URL: "ldap://" + p.addr, proxy: p, judge: func(uint8) Verdict { return Pass }}
+	g.run(g.serve)
 	return g, nil
 }
 
 // Judge sets what happens to requests from now on; op is the LDAP application tag, such as
 // ldap.ApplicationModifyRequest.
 func (g *Gate) Judge(f func(op uint8) Verdict) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.judging.Lock()
+	defer g.judging.Unlock()
 	g.judge = f
 }
 
-// Close ends all connections and waits for them.
-func (g *Gate) Close() {
-	g.mu.Lock()
-	g.closed = true
-	g.l.Close()
-	for c := range g.conns {
-		c.Close()
-	}
-	g.mu.Unlock()
-	g.wg.Wait()
+func (g *Gate) verdict(op uint8) Verdict {
+	g.judging.Lock()
+	judge := g.judge
+	g.judging.Unlock()
+	return judge(op)
 }
 
-func (g *Gate) accept() {
+func (g *Gate) serve(client net.Conn) {
+	server, ok := g.dial()
+	if !ok {
+		g.drop(client)
+		return
+	}
+	out := &writer{conn: client}
+	g.wg.Go(func() {
+		defer g.drop(client, server)
+		for {
+			m, err := readMessage(server)
+			if err != nil || !out.write(m.raw) {
+				return
+			}
+		}
+	})
+	defer g.drop(client, server)
 	for {
-		client, err := g.l.Accept()
+		m, err := readMessage(client)
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", g.server)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		if !g.adopt(client, server) {
-			return
-		}
-		out := &writer{w: client}
-		g.wg.Go(func() { io.Copy(out, server); g.drop(client, server) })
-		g.wg.Go(func() { g.requests(client, server, out); g.drop(client, server) })
-	}
-}
-
-func (g *Gate) requests(client, server net.Conn, out io.Writer) {
-	for {
-		p, err := ber.ReadPacket(client)
-		if err != nil || len(p.Children) < 2 {
-			return
-		}
-		g.mu.Lock()
-		judge := g.judge
-		g.mu.Unlock()
-		op := uint8(p.Children[1].Tag)
-		switch judge(op) {
+		switch g.verdict(m.op) {
 		case Pass:
-			if _, err := server.Write(p.Bytes()); err != nil {
+			g.meet(m.op)
+			if _, err := server.Write(m.raw); err != nil {
 				return
 			}
 		case Busy:
-			out.Write(answer(p, ldap.LDAPResultBusy, ""))
+			out.write(answer(m, ldap.LDAPResultBusy, ""))
 		case Lose:
-			out.Write(answer(p, ldap.LDAPResultSuccess, ""))
+			out.write(answer(m, ldap.LDAPResultSuccess, ""))
 		case Echo:
-			out.Write(answer(p, ldap.LDAPResultOther, string(p.Bytes())))
+			out.write(answer(m, ldap.LDAPResultOther, string(m.raw)))
 		case Cut:
 			return
 		}
 	}
 }
 
-// answer is the LDAPResult to request p. Every response tag is the request's plus one, except that
-// a search ends with SearchResultDone (5).
-func answer(p *ber.Packet, code uint16, message string) []byte {
-	tag := p.Children[1].Tag + 1
-	if p.Children[1].Tag == ldap.ApplicationSearchRequest {
-		tag = ldap.ApplicationSearchResultDone
-	}
-	r := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSequence, nil, "")
-	r.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagInteger, p.Children[0].Value, ""))
-	result := ber.Encode(ber.ClassApplication, ber.TypeConstructed, tag, nil, "")
-	result.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, uint64(code), ""))
-	for _, s := range []string{"", message} {
-		result.AppendChild(ber.NewString(ber.ClassUniversal, ber.TypePrimitive, ber.TagOctetString, s, ""))
-	}
-	r.AppendChild(result)
-	return r.Bytes()
-}
-
-func (g *Gate) adopt(conns ...net.Conn) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, c := range conns {
-		if g.closed {
-			c.Close()
-			continue
-		}
-		g.conns[c] = true
-	}
-	return !g.closed
-}
-
-func (g *Gate) drop(conns ...net.Conn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, c := range conns {
-		c.Close()
-		delete(g.conns, c)
-	}
-}
-
-// writer keeps the server's answers and the gate's own apart.
+// writer keeps whole messages from several sources apart.
 type writer struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	conn net.Conn
 }
 
-func (w *writer) Write(b []byte) (int, error) {
+func (w *writer) write(messages ...[]byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.w.Write(b)
+	for _, m := range messages {
+		if _, err := w.conn.Write(m); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// hook has something happen before a write arrives.
+type hook struct {
+	mu     sync.Mutex
+	before func()
+}
+
+// BeforeWrite runs f once, just before the next write is handed to the server: after the connector has read what it
+// writes by.
+func (h *hook) BeforeWrite(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.before = f
+}
+
+func (h *hook) meet(op uint8) {
+	if !isWrite(op) {
+		return
+	}
+	h.mu.Lock()
+	f := h.before
+	h.before = nil
+	h.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }

@@ -1,5 +1,6 @@
-// Package synctest gives connectors something real to be tested against: a slapd process with the OTP
-// overlay, a gate that disturbs the traffic to it, and one conformance suite that every connector runs.
+// Package synctest gives connectors something real to be tested against: slapd processes with the OTP overlay, alone or
+// replicating each other, proxies that disturb the traffic to them, their access logs as a judge of what was
+// written, and one conformance suite that every connector runs.
 //
 // Nothing here imitates a directory: what a test sees is what OpenLDAP does. It needs Debian's slapd
 // package, stays on loopback, keeps everything in the directory it is given, and stops its processes
@@ -7,27 +8,22 @@
 package synctest
 
 import (
-	"bytes"
-	"cmp"
 	"crypto/rand"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"text/template"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
 	"golang.org/x/sys/unix"
 )
 
-// What is in every directory that StartSlapd fills.
+// What is in every directory that StartSlapd and StartPair fill.
 const (
 	BaseDN     = "dc=example,dc=org"
 	PeopleBase = "ou=people," + BaseDN
@@ -44,24 +40,42 @@ const (
 	slapdProgram = "/usr/sbin/slapd" // not in every PATH
 	startTimeout = 15 * time.Second
 	stopTimeout  = 10 * time.Second
+	socketFile   = "ldapi"
+	longestPath  = 107 // of a Unix socket (unix(7))
 )
 
-// Slapd is a directory server on a loopback port. The provisioner (BindDN) may do what
-// package openldap asks for and no more: it writes and compares oathSecret, but cannot read it.
+// Slapd is a directory server on a loopback port. The provisioner may do what
+// package openldap asks for and no more: it writes and compares oathSecret, but cannot read it. It is
+// known by BindDN and Password, by its TLS client certificate, and on the Unix socket by this process's user (the
+// latter two by SASL EXTERNAL).
 type Slapd struct {
 	URL           string // ldap://, takes StartTLS
 	TLSURL        string // ldaps://
-	CAFile        string // signs the certificate of both
+	LDAPIURL      string // ldapi://
+	CAFile        string // signs the server's certificate
+	ClientCert    string // file of the provisioner's certificate
+	ClientKey     string // file of its key
 	BaseDN        string
 	BindDN        string // the provisioner
 	Password      string // new at every StartSlapd
 	AdminDN       string // may do everything
 	AdminPassword string // new at every StartSlapd
 	LogFile       string
+	Peer          *Peer // nil if it stands alone
 
 	dir    string
+	ca     *authority
+	site   *site // nil: on loopback
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has been waited for
+}
+
+// site is where else than on loopback a server runs.
+type site struct {
+	address net.IP                                      // of it
+	peer    string                                      // where it reaches the other one
+	listen  string                                      // URLs, as slapd takes them
+	command func(name string, args ...string) *exec.Cmd // runs something there
 }
 
 // UserDN is the entry of one of Users.
@@ -72,24 +86,57 @@ func UserPassword(name string) string { return name + "-password" }
 
 // StartSlapd fills dir, which must exist and be empty, and starts a server on a free loopback port.
 func StartSlapd(dir string) (*Slapd, error) {
+	s, err := prepare(dir, nil)
+	if err == nil {
+		err = s.configure()
+	}
+	if err == nil {
+		err = s.fill()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot prepare slapd in %s: %w", dir, err)
+	}
+	if err := s.startSomewhere(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// prepare makes a server's files; like gives it another one's identities, which is then to be its peer.
+func prepare(dir string, like *Slapd) (*Slapd, error) {
+	socket := filepath.Join(dir, socketFile)
+	if len(socket) > longestPath {
+		return nil, fmt.Errorf("%s is too long for a Unix socket: choose a shorter TMPDIR", socket)
+	}
 	s := &Slapd{
 		BaseDN: BaseDN, BindDN: "cn=provisioner," + BaseDN, Password: rand.Text(),
 		AdminDN: "cn=admin," + BaseDN, AdminPassword: rand.Text(),
-		LogFile: filepath.Join(dir, "slapd.log"), CAFile: filepath.Join(dir, "ca.pem"), dir: dir,
-	}
-	if err := s.fill(); err != nil {
-		return nil, fmt.Errorf("cannot prepare slapd in %s: %w", dir, err)
+		LDAPIURL: "ldapi://" + url.PathEscape(socket), LogFile: filepath.Join(dir, "slapd.log"), dir: dir,
 	}
 	var err error
-	for range 3 { // another process may take the free port before slapd does
+	if like != nil {
+		s.Password, s.AdminPassword, s.ca = like.Password, like.AdminPassword, like.ca
+	} else if s.ca, err = newAuthority(); err != nil {
+		return nil, err
+	}
+	return s, s.ca.publish(s)
+}
+
+// startSomewhere starts on free ports; another process may take one before slapd does.
+func (s *Slapd) startSomewhere() (err error) {
+	if s.site != nil {
+		s.URL, s.TLSURL = fmt.Sprintf("ldap://%s:%d", s.site.address, plainPort), fmt.Sprintf("ldaps://%s:%d", s.site.address, securePort)
+		return s.Start()
+	}
+	for range 3 {
 		if s.URL, s.TLSURL, err = freeURLs(); err != nil {
-			return nil, err
+			return err
 		}
 		if err = s.Start(); err == nil {
-			return s, nil
+			return nil
 		}
 	}
-	return nil, err
+	return err
 }
 
 // Start runs the server again on the same data and port after Stop.
@@ -100,7 +147,11 @@ func (s *Slapd) Start() error {
 	}
 	defer log.Close()
 	// -d keeps it in the foreground, so that the process we started is the server.
-	cmd := exec.Command(slapdProgram, "-d", "none", "-h", s.URL+" "+s.TLSURL, "-f", s.conf())
+	command, listen := exec.Command, s.URL+" "+s.TLSURL
+	if s.site != nil {
+		command, listen = s.site.command, s.site.listen
+	}
+	cmd := command(slapdProgram, "-d", "none", "-h", listen+" "+s.LDAPIURL, "-f", s.conf())
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start slapd (Debian package slapd): %w", err)
@@ -131,6 +182,16 @@ func (s *Slapd) Stop() {
 	s.cmd = nil
 }
 
+// Kill ends the server as a crash would, and keeps what it has written. It may be called again.
+func (s *Slapd) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Kill()
+	<-s.exited
+	s.cmd = nil
+}
+
 // Pause makes the server hang: connections are accepted by the kernel and never answered.
 func (s *Slapd) Pause() error {
 	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -145,55 +206,6 @@ func (s *Slapd) Pause() error {
 
 // Resume ends Pause.
 func (s *Slapd) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
-
-// Login does what a user's application does: it looks the user up, wherever the entry is, and makes a simple bind
-// with the password and the code behind it.
-func (s *Slapd) Login(user, code string) error {
-	return s.withConn(func(c *ldap.Conn) error {
-		r, err := c.Search(ldap.NewSearchRequest(BaseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false,
-			"(uid="+ldap.EscapeFilter(user)+")", []string{"1.1"}, nil))
-		if err != nil {
-			return err
-		}
-		if len(r.Entries) != 1 {
-			return fmt.Errorf("%s has %d entries", user, len(r.Entries))
-		}
-		return c.Bind(r.Entries[0].DN, UserPassword(user)+code)
-	})
-}
-
-// Move takes a user's entry out of PeopleBase, as for somebody who left.
-func (s *Slapd) Move(user string) error {
-	const former = "ou=former," + BaseDN
-	return s.AsAdmin(func(c *ldap.Conn) error {
-		a := ldap.NewAddRequest(former, nil)
-		a.Attribute("objectClass", []string{"organizationalUnit"})
-		if err := c.Add(a); err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultEntryAlreadyExists) {
-			return err
-		}
-		return c.ModifyDN(ldap.NewModifyDNRequest(UserDN(user), "uid="+user, true, former))
-	})
-}
-
-// AsAdmin lends a connection that may do everything.
-func (s *Slapd) AsAdmin(do func(*ldap.Conn) error) error {
-	return s.withConn(func(c *ldap.Conn) error {
-		if err := c.Bind(s.AdminDN, s.AdminPassword); err != nil {
-			return err
-		}
-		return do(c)
-	})
-}
-
-func (s *Slapd) withConn(do func(*ldap.Conn) error) error {
-	conn, err := ldap.DialURL(s.URL, ldap.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	conn.SetTimeout(5 * time.Second)
-	return do(conn)
-}
 
 // await tries real binds until one works or the process is gone.
 func (s *Slapd) await() error {
@@ -213,57 +225,6 @@ func (s *Slapd) await() error {
 		case <-retry.C:
 		}
 	}
-}
-
-func (s *Slapd) conf() string { return filepath.Join(s.dir, "slapd.conf") }
-
-func (s *Slapd) fill() error {
-	if err := os.Mkdir(filepath.Join(s.dir, "db"), 0o700); err != nil {
-		return err
-	}
-	if err := s.writeCertificate(); err != nil {
-		return err
-	}
-	conf, err := render(confTemplate, s)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(s.conf(), conf, 0o600); err != nil {
-		return err
-	}
-	ldif, err := render(ldifTemplate, s)
-	if err != nil {
-		return err
-	}
-	// slapadd is slapd under another name.
-	add := exec.Command(slapdProgram, "-T", "add", "-q", "-f", s.conf())
-	add.Stdin = bytes.NewReader(ldif)
-	if out, err := add.CombinedOutput(); err != nil {
-		return fmt.Errorf("slapadd: %w: %s", err, cmp.Or(strings.TrimSpace(string(out)), "no message"))
-	}
-	return nil
-}
-
-// Dir is the directory that the server lives in.
-func (s *Slapd) Dir() string { return s.dir }
-
-func render(text string, s *Slapd) ([]byte, error) {
-	t, err := template.New("slapd").Funcs(template.FuncMap{"hash": hashed, "users": func() []string { return Users },
-		"password": UserPassword, "dn": UserDN}).Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	err = t.Execute(&b, s)
-	return b.Bytes(), err
-}
-
-// hashed is the {SSHA} form, so that no password stands in a file.
-func hashed(password string) string {
-	salt := make([]byte, 8)
-	rand.Read(salt)
-	sum := sha1.Sum(append([]byte(password), salt...))
-	return "{SSHA}" + base64.StdEncoding.EncodeToString(append(sum[:], salt...))
 }
 
 func freeURLs() (plain, secured string, err error) {

@@ -170,25 +170,6 @@ type Tokens struct {
 	Next   string  `json:"next,omitempty" doc:"Pass as 'after' for the next page"`
 }
 
-// Change is an outbox entry.
-type Change struct {
-	Seq       uint64     `json:"seq"`
-	Kind      string     `json:"kind" example:"unassign"`
-	Token     string     `json:"token"`
-	User      string     `json:"user,omitempty"`
-	CutOff    bool       `json:"cut_off" doc:"Ends somebody's access"`
-	State     string     `json:"state" enum:"confirmed,waiting,parked,local" doc:"local: there is no central service to tell"`
-	Attempts  int        `json:"attempts"`
-	NotBefore *time.Time `json:"not_before,omitempty"`
-	Created   time.Time  `json:"created"`
-	Problem   string     `json:"problem,omitempty"`
-}
-
-// Changes is the outbox.
-type Changes struct {
-	Changes []Change `json:"changes"`
-}
-
 // Outcome is what an action has led to.
 type Outcome struct {
 	Token   *Token   `json:"token,omitempty"`
@@ -224,16 +205,6 @@ type Status struct {
 	Buses      []Bus          `json:"buses"`
 	Central    Central        `json:"central"`
 	Unfinished []string       `json:"unfinished" doc:"Work that waits to be resolved"`
-}
-
-// Central is how the push stands.
-type Central struct {
-	Name    string     `json:"name,omitempty" doc:"Absent without a central service" example:"openldap"`
-	Waiting int        `json:"waiting"`
-	CutOffs int        `json:"cut_offs" doc:"Waiting changes that end somebody's access"`
-	Parked  int        `json:"parked"`
-	Oldest  *time.Time `json:"oldest,omitempty"`
-	Problem string     `json:"problem,omitempty"`
 }
 
 // Finding is one thing that doctor looked at.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"testing"
 
 	"tokendesk/cmd/internal/api"
@@ -20,9 +19,9 @@ import (
 //     would have to overwrite what it cannot prove to be its own. It costs no write to the TPM: nothing follows from it.
 //   - Verification and assignment, their acts in the audit trail, and the changes for the central service are one
 //     commit, and a counter: from here on the token counts as handed out.
-//   - With the central service, each of the two changes leaves the outbox once it is confirmed. Those could be one commit, at
-//     the price of delivering the first again after a crash between them. Neither is followed by a write to the TPM: an
-//     older file delivers them again, which does no harm.
+//   - With the central service, the two changes leave the outbox once they are confirmed: together, or if that takes longer
+//     than 50 ms, each for itself. Neither is followed by a write to the TPM: an older file delivers them again, which does no
+//     harm.
 //
 // A commit is two syncs, because bbolt makes pages safe before it points to them.
 func BenchmarkEnroll(b *testing.B) {
@@ -97,17 +96,16 @@ func costs(calls []tracer.Call) map[string]int {
 
 func TestEnrollCosts(t *testing.T) {
 	t.Parallel()
-	for central, want := range map[bool]map[string]int{
-		false: {"commits": 3, "fsyncs": 6, "nv_writes": 2},
-		true:  {"commits": 5, "fsyncs": 10, "nv_writes": 2},
-	} {
+	for central, pushed := range map[bool]int{false: 0, true: 2} {
 		s, err := newStage(t.Context(), options{bin: bin}, Scenario{Central: central})
 		if err != nil {
 			t.Fatal(err)
 		}
 		calls, err := s.recordEnroll(t)
-		if got := costs(calls); err != nil || !maps.Equal(got, want) {
-			t.Errorf("with central service %v, an enroll costs %v (%v), not %v", central, got, err, want)
+		got := costs(calls)
+		least := min(pushed, 1) // what was pushed is recorded together, or each for itself
+		if commits := got["commits"]; err != nil || commits < 3+least || commits > 3+pushed || got["fsyncs"] != 2*commits || got["nv_writes"] != 2 {
+			t.Errorf("with central service %v, an enroll costs %v (%v), not 3 to %d commits of 2 syncs, and 2 writes to the TPM", central, got, err, 3+pushed)
 		}
 		if err := s.close(); err != nil {
 			t.Error(err)

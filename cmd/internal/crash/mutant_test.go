@@ -77,12 +77,16 @@ $0`},
 	{
 		name: "a change leaves the outbox before it is delivered", scenario: "push", only: "directory", every: 1,
 		loses: "the vault gives the token to",
-		edits: []edit{{"sync/deliver.go", "	seen, err := o.c.Apply(", `	if $MUTANT {
-		if err := o.remove(a.change, confirmed, Observation{}); err != nil {
-			return err
+		edits: []edit{
+			{"sync/deliver.go", "	\"errors\"\n", "$0	\"tokendesk/vault\"\n"},
+			{"sync/deliver.go", "		out.seen, err = p.c.Apply(", `		if $MUTANT {
+			err = p.v.Update(func(tx *vault.Tx) error { return tx.DeleteChange(a.change.Seq) })
+			if err != nil {
+				return err
+			}
 		}
-	}
-$0`}},
+$0`},
+		},
 	},
 	{
 		name: "the vault is not synced", scenario: "push", only: "vault", every: 2,

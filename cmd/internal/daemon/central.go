@@ -33,9 +33,12 @@ func (d *Daemon) directory() (*directory, error) {
 	if c == nil {
 		return nil, nil
 	}
-	password, err := secret.ReadFile(c.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("central.openldap.password_file: %w", err)
+	var password secret.Secret
+	if c.PasswordFile != "" {
+		var err error
+		if password, err = secret.ReadFile(c.PasswordFile); err != nil {
+			return nil, fmt.Errorf("central.openldap.password_file: %w", err)
+		}
 	}
 	params := map[int]string{}
 	for digits, dn := range c.Params {
@@ -46,7 +49,8 @@ func (d *Daemon) directory() (*directory, error) {
 		params[n] = dn
 	}
 	config := openldap.Config{
-		URL: c.URL, StartTLS: c.StartTLS, CAFile: c.CAFile, BindDN: c.BindDN, Password: password,
+		URLs: c.URLs, StartTLS: c.StartTLS, CAFile: c.CAFile, BindDN: c.BindDN, Password: password,
+		ClientCert: c.ClientCert, ClientKey: c.ClientKey,
 		PeopleBase: c.PeopleBase, UserFilter: c.UserFilter, TokensBase: c.TokensBase, Params: params,
 		Timeout: time.Duration(c.Timeout),
 	}
@@ -93,8 +97,11 @@ func (d *directory) connector() *openldap.Connector {
 // Name implements syncer.Connector.
 func (d *directory) Name() string { return d.connector().Name() }
 
-// TokensPerUser implements syncer.Connector.
-func (d *directory) TokensPerUser() int { return d.connector().TokensPerUser() }
+// Capabilities implements syncer.Connector.
+func (d *directory) Capabilities() syncer.Capabilities { return d.connector().Capabilities() }
+
+// Providers implements syncer.Connector.
+func (d *directory) Providers() []string { return d.connector().Providers() }
 
 // Observe implements syncer.Connector.
 func (d *directory) Observe(ctx context.Context, id device.TokenID) (syncer.Observation, error) {
@@ -111,6 +118,16 @@ func (d *directory) Apply(ctx context.Context, c vault.Change, seed secret.Secre
 	return d.connector().Apply(ctx, c, seed)
 }
 
+// Counters implements syncer.Connector.
+func (d *directory) Counters(ctx context.Context, provider string, page func([]syncer.Reading) error) error {
+	return d.connector().Counters(ctx, provider, page)
+}
+
+// Inventory implements syncer.Connector.
+func (d *directory) Inventory(ctx context.Context, provider string, page func([]syncer.Entry) error) error {
+	return d.connector().Inventory(ctx, provider, page)
+}
+
 // Check implements syncer.Connector.
 func (d *directory) Check(ctx context.Context) []syncer.Problem { return d.connector().Check(ctx) }
 
@@ -123,7 +140,7 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 	if desk.Connector == nil {
 		return name, nil
 	}
-	service, limit := desk.Connector.Name(), desk.Connector.TokensPerUser()
+	service, limit := desk.Connector.Name(), desk.Connector.Capabilities().TokensPerUser
 	refuse := func(next, format string, args ...any) error {
 		return &provision.RefusedError{Reason: fmt.Sprintf(format, args...), Next: next}
 	}

@@ -28,6 +28,7 @@ type Config struct {
 	API     APIConfig     `toml:"api"`
 	Devices DevicesConfig `toml:"devices"`
 	Central CentralConfig `toml:"central"`
+	Roles   RolesConfig   `toml:"roles"`
 }
 
 // VaultConfig says where the vault is and what it is sealed by. Whether it needs a PIN is chosen when it is made.
@@ -64,6 +65,11 @@ type DevicesConfig struct {
 	AllowEmulated bool   `toml:"allow_emulated"` // allow emulated keys, from there or on USB, beside a vault sealed by a hardware TPM
 }
 
+// RolesConfig says who may do what, by Unix groups.
+type RolesConfig struct {
+	Approvers string `toml:"approvers"` // who may approve: a cut-off to be discarded, say; empty: nobody
+}
+
 // CentralConfig says which central service is pushed to, if any.
 type CentralConfig struct {
 	OpenLDAP *OpenLDAPConfig `toml:"openldap"`
@@ -71,15 +77,19 @@ type CentralConfig struct {
 	RetryMax Duration        `toml:"retry_max"` // longest pause
 	// ConfirmTimeout is how long a reissue waits for the service to confirm that the old owner is cut off.
 	ConfirmTimeout Duration `toml:"confirm_timeout"`
+	RefreshEvery   Duration `toml:"refresh_every"` // how often all counters are read back, and levelled between providers
 }
 
-// OpenLDAPConfig says how to reach an OpenLDAP server with the OTP overlay.
+// OpenLDAPConfig says how to reach OpenLDAP servers with the OTP overlay, which replicate one another. The desk is known
+// to them by a password, by a client certificate, or on ldapi:// by its user.
 type OpenLDAPConfig struct {
-	URL          string            `toml:"url"`
+	URLs         []string          `toml:"urls"`
 	StartTLS     bool              `toml:"start_tls"`
 	CAFile       string            `toml:"ca_file"`
 	BindDN       string            `toml:"bind_dn"`
 	PasswordFile string            `toml:"password_file"` // readable by its owner only
+	ClientCert   string            `toml:"client_cert"`   // PEM
+	ClientKey    string            `toml:"client_key"`    // PEM, readable by its owner only
 	PeopleBase   string            `toml:"people_base"`
 	UserFilter   string            `toml:"user_filter"` // %s stands for the user; "(uid=%s)" if empty
 	TokensBase   string            `toml:"tokens_base"`
@@ -130,7 +140,7 @@ func ParseConfig(name string, text []byte) (Config, error) {
 		Backup:  BackupConfig{Every: Duration(24 * time.Hour), Keep: 30},
 		API:     APIConfig{Socket: api.DefaultSocket},
 		Devices: DevicesConfig{USB: true},
-		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second)},
+		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second), RefreshEvery: Duration(time.Minute)},
 	}
 	d := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
 	problems := syntaxProblems(d.Decode(&c))

@@ -139,7 +139,8 @@ func (c Config) paths() (problems []string) {
 		{"api.socket", c.API.Socket}, {"devices.emulator", c.Devices.Emulator},
 	}
 	if o := c.Central.OpenLDAP; o != nil {
-		entries = append(entries, entry{"central.openldap.ca_file", o.CAFile}, entry{"central.openldap.password_file", o.PasswordFile})
+		entries = append(entries, entry{"central.openldap.ca_file", o.CAFile}, entry{"central.openldap.password_file", o.PasswordFile},
+			entry{"central.openldap.client_cert", o.ClientCert}, entry{"central.openldap.client_key", o.ClientKey})
 	}
 	keys := map[string]string{}
 	for _, e := range entries {
@@ -157,8 +158,8 @@ func (c Config) paths() (problems []string) {
 }
 
 func (c CentralConfig) check() (problems []string) {
-	if !c.RetryMin.sensible() || !c.RetryMax.sensible() || !c.ConfirmTimeout.sensible() {
-		problems = append(problems, `central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`)
+	if !c.RetryMin.sensible() || !c.RetryMax.sensible() || !c.ConfirmTimeout.sensible() || !c.RefreshEvery.sensible() {
+		problems = append(problems, `central.retry_min, central.retry_max, central.confirm_timeout and central.refresh_every need a time span with its unit, such as "30s"`)
 	} else if c.RetryMax < c.RetryMin {
 		problems = append(problems, "central.retry_max must not be less than central.retry_min")
 	}
@@ -173,12 +174,24 @@ func (d Duration) sensible() bool { return time.Duration(d) >= time.Millisecond 
 
 func (o *OpenLDAPConfig) check() (problems []string) {
 	for _, e := range []struct{ key, value string }{
-		{"url", o.URL}, {"bind_dn", o.BindDN}, {"password_file", o.PasswordFile},
+		{"bind_dn", o.BindDN},
 		{"people_base", o.PeopleBase}, {"tokens_base", o.TokensBase},
 	} {
 		if e.value == "" {
 			problems = append(problems, "central.openldap."+e.key+" is missing")
 		}
+	}
+	if len(o.URLs) == 0 {
+		problems = append(problems, `central.openldap.urls is missing: name every provider, such as ["ldaps://a.example.org", "ldaps://b.example.org"]`)
+	}
+	if (o.ClientCert == "") != (o.ClientKey == "") {
+		problems = append(problems, "central.openldap.client_cert and central.openldap.client_key go together")
+	}
+	if o.PasswordFile != "" && o.ClientCert != "" {
+		problems = append(problems, "central.openldap: the desk is known either by password_file or by client_cert and client_key: choose one")
+	}
+	if o.PasswordFile == "" && o.ClientCert == "" && slices.ContainsFunc(o.URLs, func(u string) bool { return !strings.HasPrefix(u, "ldapi:") }) {
+		problems = append(problems, "central.openldap.password_file is missing; only ldapi:// and a client_cert need none")
 	}
 	if o.Timeout != 0 && !o.Timeout.sensible() {
 		problems = append(problems, `central.openldap.timeout needs a time span with its unit, such as "30s"`)

@@ -42,9 +42,13 @@ allow_emulated = true
 retry_min = "200ms"
 retry_max = "1h"
 confirm_timeout = "20s"
+refresh_every = "2m"
+
+[roles]
+approvers = "approvers"
 
 [central.openldap]
-url = "ldaps://ldap.example.org"
+urls = ["ldaps://ldap.example.org"]
 start_tls = true
 ca_file = "/etc/ssl/ca.pem"
 bind_dn = "cn=desk"
@@ -66,7 +70,7 @@ func TestConfigDefaults(t *testing.T) {
 		Backup:  BackupConfig{Every: Duration(24 * time.Hour), Keep: 30},
 		API:     APIConfig{Socket: api.DefaultSocket},
 		Devices: DevicesConfig{USB: true},
-		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second)},
+		Central: CentralConfig{RetryMin: Duration(time.Second), RetryMax: Duration(5 * time.Minute), ConfirmTimeout: Duration(15 * time.Second), RefreshEvery: Duration(time.Minute)},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("%+v", c)
@@ -85,10 +89,11 @@ func TestConfigTakesEveryKey(t *testing.T) {
 		Audit:   AuditConfig{Heads: "/mnt/heads"},
 		API:     APIConfig{Socket: "/run/desk.sock", Group: "officers"},
 		Devices: DevicesConfig{Emulator: "/run/emu.sock", AllowEmulated: true},
+		Roles:   RolesConfig{Approvers: "approvers"},
 		Central: CentralConfig{
-			RetryMin: Duration(200 * time.Millisecond), RetryMax: Duration(time.Hour), ConfirmTimeout: Duration(20 * time.Second),
+			RetryMin: Duration(200 * time.Millisecond), RetryMax: Duration(time.Hour), ConfirmTimeout: Duration(20 * time.Second), RefreshEvery: Duration(2 * time.Minute),
 			OpenLDAP: &OpenLDAPConfig{
-				URL: "ldaps://ldap.example.org", StartTLS: true, CAFile: "/etc/ssl/ca.pem", BindDN: "cn=desk", PasswordFile: "/etc/tokendesk/ldap",
+				URLs: []string{"ldaps://ldap.example.org"}, StartTLS: true, CAFile: "/etc/ssl/ca.pem", BindDN: "cn=desk", PasswordFile: "/etc/tokendesk/ldap",
 				PeopleBase: "ou=people", UserFilter: "(mail=%s)", TokensBase: "ou=tokens",
 				Params: map[string]string{"6": "cn=six", "8": "cn=eight"}, Timeout: Duration(3 * time.Second),
 			},
@@ -116,8 +121,8 @@ func TestConfigErrors(t *testing.T) {
 		{"[central]\nretry_min = '-1s'", `desk.toml:2: central.retry_min: a time span is written with its unit and in quotes, such as "30s"`},
 		{"[central]\nretry_min = 1.5", `desk.toml: a time span is written with its unit and in quotes, such as "30s"`},
 		{"[vault]\npath = '/run/x'\n[api]\nsocket = '/run//x'", "desk.toml: vault.path and api.socket are the same path"},
-		{"[central]\nretry_min = 5", `desk.toml: central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`},
-		{"[central]\nretry_min = '0s'", `desk.toml: central.retry_min, central.retry_max and central.confirm_timeout need a time span with its unit, such as "30s"`},
+		{"[central]\nretry_min = 5", `desk.toml: central.retry_min, central.retry_max, central.confirm_timeout and central.refresh_every need a time span with its unit, such as "30s"`},
+		{"[central]\nretry_min = '0s'", `desk.toml: central.retry_min, central.retry_max, central.confirm_timeout and central.refresh_every need a time span with its unit, such as "30s"`},
 		{"[central]\nretry_max = '10ms'", "desk.toml: central.retry_max must not be less than central.retry_min"},
 		{"[vault]\npath = '/a'\npath = '/b'", "desk.toml:3:1: key path is already defined"},
 		{"\"a\\nb\" = 1\n\"a\\nb\" = 1", "desk.toml:2:1: key a?b is already defined"},
@@ -148,8 +153,11 @@ func TestConfigErrors(t *testing.T) {
 		{"api.socket = 'a'\nvault.path = 'b'", "desk.toml: vault.path needs an absolute path\ndesk.toml: api.socket needs an absolute path"},
 		{"[central.openldap]", "desk.toml: central.openldap.bind_dn is missing\n" +
 			"desk.toml: central.openldap.params is missing: name the oathHOTPParams entries for 6 and 8 digits\n" +
-			"desk.toml: central.openldap.password_file is missing\ndesk.toml: central.openldap.people_base is missing\n" +
-			"desk.toml: central.openldap.tokens_base is missing\ndesk.toml: central.openldap.url is missing"},
+			"desk.toml: central.openldap.people_base is missing\ndesk.toml: central.openldap.tokens_base is missing\n" +
+			`desk.toml: central.openldap.urls is missing: name every provider, such as ["ldaps://a.example.org", "ldaps://b.example.org"]`},
+		{strings.Replace(complete, "password_file", "client_cert", 1), "desk.toml: central.openldap.client_cert and central.openldap.client_key go together"},
+		{complete + "client_cert = '/c'\nclient_key = '/k'\n", "desk.toml: central.openldap: the desk is known either by password_file or by client_cert and client_key: choose one"},
+		{strings.Replace(complete, `password_file = "/etc/tokendesk/ldap"`, "", 1), "desk.toml: central.openldap.password_file is missing; only ldapi:// and a client_cert need none"},
 		{strings.Replace(complete, `"/etc/tokendesk/ldap"`, `"hunter2"`, 1), "desk.toml: central.openldap.password_file needs an absolute path"},
 		{strings.Replace(complete, `"/etc/ssl/ca.pem"`, `"ca.pem"`, 1), "desk.toml: central.openldap.ca_file needs an absolute path"},
 		{strings.Replace(complete, `"3s"`, `3`, 1), `desk.toml: central.openldap.timeout needs a time span with its unit, such as "30s"`},

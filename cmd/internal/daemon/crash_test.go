@@ -155,10 +155,10 @@ func expectSettled(ctx context.Context, t *testing.T, w *world.World, s device.S
 	if err != nil || len(codes) != 1 {
 		t.Fatalf("the key typed %d codes: %v", len(codes), err)
 	}
-	if answer, ok, err := w.WhoAmI(ctx, user, codes[0]); err != nil || !ok {
+	if answer, ok, err := w.WhoAmI(ctx, w.Slapd, user, codes[0]); err != nil || !ok {
 		t.Fatalf("%s is not accepted: %s %v", user, answer, err)
 	}
-	if answer, ok, err := w.WhoAmI(ctx, user, ""); err != nil || ok {
+	if answer, ok, err := w.WhoAmI(ctx, w.Slapd, user, ""); err != nil || ok {
 		t.Fatalf("%s is accepted without a code: %s %v", user, answer, err)
 	}
 }

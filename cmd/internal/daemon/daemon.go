@@ -89,6 +89,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 			d.Log.Error("cannot finish interrupted work", "error", err)
 		}
 		desk.Outbox.Wake()
+		desk.Refresher.Nudge()
 	}
 	desk.Keeper.Open() // if it cannot be, that is logged and shown
 	return d.serve(ctx, desk, listener)
@@ -99,7 +100,7 @@ func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.De
 	v := vault.At(c.Vault.Path, c.Vault.open)
 	desk := &localapi.Desk{
 		Vault: v, Keys: keys.New(d.Log, buses...), Version: Version, Since: time.Now().UTC(),
-		Group: c.API.Group, Log: d.Log,
+		Group: c.API.Group, Approvers: c.Roles.Approvers, Log: d.Log,
 		Board: localapi.Board{Parent: c.Vault.parent(), Fingerprint: tpmseal.Fingerprint, Wrap: tpmseal.Wrap},
 		Keeper: &keeper.Keeper{
 			Vault: v, Log: d.Log, ShredAfter: time.Duration(c.Vault.ShredAfter),
@@ -118,7 +119,11 @@ func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.De
 // work gives the desk what carries out plans, and what delivers changes.
 func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 	c := d.Config.Central
-	desk.Outbox = syncer.NewOutbox(v, desk.Connector, d.Log, syncer.Backoff{Min: time.Duration(c.RetryMin), Max: time.Duration(c.RetryMax)})
+	pauses := syncer.Backoff{Min: time.Duration(c.RetryMin), Max: time.Duration(c.RetryMax)}
+	desk.Outbox = syncer.NewOutbox(v, desk.Connector, d.Log, pauses)
+	desk.Refresher = syncer.NewRefresher(v, desk.Connector, d.Log, syncer.RefreshConfig{
+		Interval: time.Duration(c.RefreshEvery), Retry: pauses, Wake: desk.Outbox.Wake,
+	})
 	desk.Runner = &provision.Runner{
 		Vault: v, Log: d.Log, Wake: desk.Outbox.Wake, Checkpoint: d.Checkpoint,
 		Open: func(ctx context.Context, id device.TokenID, fn func(device.HOTPToken, bool) error) error {
@@ -132,6 +137,7 @@ func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 		},
 		CheckUser: func(ctx context.Context, name string) (string, error) { return checkUser(ctx, desk, name) },
 	}
+	desk.Drift = syncer.NewDrift(v, desk.Connector, syncer.DriftConfig{Wake: desk.Outbox.Wake, Claim: desk.Runner.Claim})
 	if desk.Connector != nil {
 		desk.Runner.Confirm = func(ctx context.Context, seq uint64) error {
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(c.ConfirmTimeout))
@@ -152,12 +158,17 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 	server := desk.Server()
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	var parts sync.WaitGroup
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	parts.Go(func() { desk.Keys.Run(ctx) })
 	parts.Go(func() { desk.Keeper.Run(ctx) })
 	parts.Go(func() {
 		if err := desk.Outbox.Run(ctx); ctx.Err() == nil {
 			failed <- fmt.Errorf("the outbox stopped: %w", err)
+		}
+	})
+	parts.Go(func() {
+		if err := desk.Refresher.Run(ctx); ctx.Err() == nil {
+			failed <- fmt.Errorf("the central service is read no more: %w", err)
 		}
 	})
 	parts.Go(func() {

@@ -115,6 +115,9 @@ func (d *Daemon) checkCentral(ctx context.Context, desk *localapi.Desk) []api.Fi
 	return found
 }
 
+// shownParked is how many parked changes doctor tells of by name.
+const shownParked = 20
+
 func (d *Daemon) checkWork(desk *localapi.Desk) []api.Finding {
 	var found []api.Finding
 	err := desk.Vault.View(func(tx *vault.Tx) error {
@@ -125,11 +128,16 @@ func (d *Daemon) checkWork(desk *localapi.Desk) []api.Finding {
 		for _, j := range jobs {
 			found = append(found, bad("work", "tokendesk resolve "+string(j.Token), "%s: %s", j.Token, provision.Waiting(j)))
 		}
-		changes, err := tx.Changes()
-		for _, c := range changes {
-			if c.Parked {
-				found = append(found, bad("outbox", fmt.Sprintf("mend the cause, then tokendesk outbox retry %d", c.Seq), "%s of %s is parked: %s", c.Kind, c.Token, c.Problem))
+		parked, err := tx.ParkedFrom(0, shownParked)
+		for _, c := range parked {
+			why := c.Problem
+			if c.Reason != "" {
+				why = c.ParkedBy.Name + " did: " + c.Reason
 			}
+			found = append(found, bad("outbox", fmt.Sprintf("mend the cause, then tokendesk outbox retry %d", c.Seq), "%s of %s is parked: %s", c.Kind, c.Token, why))
+		}
+		if more := tx.Counts().Parked - len(parked); more > 0 {
+			found = append(found, bad("outbox", "tokendesk outbox list --state parked", "%d more changes are parked", more))
 		}
 		return err
 	})

@@ -57,7 +57,7 @@ func run(ctx context.Context, what, bin, as string) error {
 }
 
 func options(bin string) world.Options {
-	return world.Options{Bin: bin, Backups: true, Keys: []string{
+	return world.Options{Bin: bin, Backups: true, Pair: true, Keys: []string{
 		fmt.Sprintf("serial=%s,fw=5.4.3", alicesKey), fmt.Sprintf("serial=%s,fw=5.2.7", spareKey),
 	}}
 }
@@ -81,9 +81,9 @@ func play(ctx context.Context, o world.Options) (err error) {
 		}
 		fmt.Printf("\nAll of it is so. %.1f seconds.\n", time.Since(begin).Seconds())
 	}()
-	parts := "A software TPM, an OpenLDAP server with the OTP overlay, two emulated YubiKeys and the desk are running."
+	parts := "A software TPM, two OpenLDAP servers with the OTP overlay that replicate each other, two emulated YubiKeys and the desk are running."
 	if o.Officer != nil {
-		parts = "Two emulated YubiKeys are on the kernel's USB; a TPM, an OpenLDAP server and the desk, run without root, are at work."
+		parts = "Two emulated YubiKeys are on the kernel's USB; a TPM, two OpenLDAP servers and the desk, run without root, are at work."
 	}
 	fmt.Println(parts)
 	return (&story{w, os.Stdout}).play(ctx)

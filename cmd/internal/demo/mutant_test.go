@@ -35,13 +35,13 @@ var mutants = []mutant{
 		name: "cut-off left out", file: "reissue.go",
 		old:   "change, err := w.push(tx, t, vault.Unassign, t.Owner)",
 		new:   "change, err := vault.Change{}, error(nil)",
-		fails: "the directory accepts alice's password",
+		fails: "server 1 accepts alice's password",
 	},
 	{
 		name: "push left out", file: "steps.go",
 		old:   "if _, err := w.push(tx, t, vault.Put, t.Owner); err != nil || t.Owner == \"\" {",
 		new:   "if true {",
-		fails: "the directory refuses alice's password",
+		fails: "server 1 refuses alice's password",
 	},
 }
 

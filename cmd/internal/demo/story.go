@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
@@ -39,6 +40,7 @@ type story struct {
 func (s *story) play(ctx context.Context) error {
 	token := string(device.SlotToken(device.YubiKeyID(alicesKey), 2))
 	var unused, fresh []string // codes of the old seed that nobody has used, and of the new one
+	var elsewhere string       // a code that was used at the second server
 	var oldSeed []byte         // as somebody would have it who copied alice's key in time
 	for _, chapter := range []struct {
 		title string
@@ -49,6 +51,20 @@ func (s *story) play(ctx context.Context) error {
 			return s.desk(ctx, "enroll", "--device", string(device.YubiKeyID(alicesKey)), "--slot", "2", "--user", "alice")
 		}},
 		{"She logs in with her password and a code", func() error { return s.touchAndLogin(ctx, "alice", 1, true) }},
+		{"She logs in at the other server, which keeps that to itself", func() error {
+			codes, err := s.touch(ctx, 1)
+			if err != nil {
+				return err
+			}
+			elsewhere = codes[0]
+			return s.loginAt(ctx, 2, "alice", elsewhere, true)
+		}},
+		{"The desk reads both counters and levels them: the first server takes that code no more", func() error {
+			if err := s.levelled(ctx, token); err != nil {
+				return err
+			}
+			return s.login(ctx, "alice", elsewhere, false)
+		}},
 		{"The key is touched 30 times in a pocket", func() error {
 			return s.touchAndLogin(ctx, "alice", 31, false)
 		}},
@@ -175,9 +191,14 @@ func (s *story) touchAndLogin(ctx context.Context, user string, times int, want 
 	return s.login(ctx, user, codes[times-1], want)
 }
 
-// login tries the user's password and a code at the directory, and compares with what is expected.
+// login tries the user's password and a code at the first server, and compares with what is expected.
 func (s *story) login(ctx context.Context, user, code string, want bool) error {
-	answer, accepted, err := s.WhoAmI(ctx, user, code)
+	return s.loginAt(ctx, 1, user, code, want)
+}
+
+// loginAt is login at one of the servers, which count from 1.
+func (s *story) loginAt(ctx context.Context, n int, user, code string, want bool) error {
+	answer, accepted, err := s.WhoAmI(ctx, s.Providers()[n-1], user, code)
 	if err != nil {
 		return err
 	}
@@ -185,9 +206,9 @@ func (s *story) login(ctx context.Context, user, code string, want bool) error {
 	if code == "" {
 		with = "alone"
 	}
-	s.fact("ldapwhoami", "%s's password %s: %s", user, with, answer)
+	s.fact(fmt.Sprintf("ldapwhoami at server %d", n), "%s's password %s: %s", user, with, answer)
 	if accepted != want {
-		return fmt.Errorf("the directory %s %s's password %s", map[bool]string{true: "accepts", false: "refuses"}[accepted], user, with)
+		return fmt.Errorf("server %d %s %s's password %s", n, map[bool]string{true: "accepts", false: "refuses"}[accepted], user, with)
 	}
 	return nil
 }
@@ -226,15 +247,45 @@ func (s *story) nextCode(ctx context.Context, token string, seed []byte) (string
 	return code, nil
 }
 
-// attribute asks ldapsearch for one attribute of a token, as the directory's administrator, and returns what follows its colon.
+// levelled waits until both servers have the same counter.
+func (s *story) levelled(ctx context.Context, token string) error {
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		var counters []string
+		for _, server := range s.Providers() {
+			value, err := s.attributeAt(ctx, server, token, "oathHOTPCounter")
+			if err != nil {
+				return err
+			}
+			counters = append(counters, strings.TrimSpace(value))
+		}
+		if counters[0] == counters[1] {
+			s.fact("ldapsearch", "the last used counter is %s at server 1, and %s at server 2", counters[0], counters[1])
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the servers' counters stay at %s and %s", counters[0], counters[1])
+		case <-again.C:
+		}
+	}
+}
+
+// attribute asks the first server for one attribute of a token.
 func (s *story) attribute(ctx context.Context, token, name string) (string, error) {
+	return s.attributeAt(ctx, s.Slapd, token, name)
+}
+
+// attributeAt asks ldapsearch for one attribute of a token, as the directory's administrator, and returns what follows its colon.
+func (s *story) attributeAt(ctx context.Context, server *synctest.Slapd, token, name string) (string, error) {
 	password := filepath.Join(s.Dir, "administrator")
-	if err := os.WriteFile(password, []byte(s.Slapd.AdminPassword), 0o600); err != nil {
+	if err := os.WriteFile(password, []byte(server.AdminPassword), 0o600); err != nil {
 		return "", err
 	}
 	defer os.Remove(password)
 	id := device.TokenID(token)
-	out, err := exec.CommandContext(ctx, "ldapsearch", "-x", "-LLL", "-o", "ldif_wrap=no", "-H", s.Slapd.URL, "-D", s.Slapd.AdminDN, "-y", password,
+	out, err := exec.CommandContext(ctx, "ldapsearch", "-x", "-LLL", "-o", "ldif_wrap=no", "-H", server.URL, "-D", server.AdminDN, "-y", password,
 		"-b", synctest.TokensBase, "(cn="+id.Central()+")", name).Output()
 	if err != nil {
 		return "", fmt.Errorf("ldapsearch: %w", err)

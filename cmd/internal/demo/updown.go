@@ -96,17 +96,18 @@ func guide(w *world.World) {
 export TOKENDESK_SOCKET=%s
 export TOKENEMU_SOCKET=%s
 export LDAP_URI=%s
+# the second directory server: %s
 # passwords: %s   (logins are password and code, without a blank)
 # directory administrator: %s %s
 # try, with the lines above evaluated:
 #   tokendesk devices --watch                      tokenemu remove %s; tokenemu insert %s
 #   tokendesk enroll --device %s --slot 2 --user alice     tokenemu touch --long %s
 #   ldapwhoami -x -H $LDAP_URI -D %s -w bob-passwordCODE
-#   tokendesk list; tokendesk show %s/otp2; tokendesk status; tokendesk doctor
+#   tokendesk list; tokendesk show %s/otp2; tokendesk status; tokendesk doctor; tokendesk drift; tokendesk outbox
 #   tokendesk vault status; tokendesk vault backup; tokendesk audit list     the recovery identity is in %s
 # the desk's files are in %s; end it all with make demo-down
 %s
-`, bin, w.Socket, w.EmulatorSocket, w.Slapd.URL, passwords(), w.Slapd.AdminDN, w.Slapd.AdminPassword,
+`, bin, w.Socket, w.EmulatorSocket, w.Slapd.URL, w.Pair.Providers[1].URL, passwords(), w.Slapd.AdminDN, w.Slapd.AdminPassword,
 		alicesKey, alicesKey, alice, alicesKey, bob, alice, w.Identity, w.Dir, endOfGuide)
 }
 

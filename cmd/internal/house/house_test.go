@@ -54,6 +54,7 @@ var arrows = map[string][]string{
 		"cmd/internal/api", "cmd/internal/keeper", "cmd/internal/keys", "cmd/internal/localapi", "device/...", "provision", "sync/...", "vault/...",
 	},
 	"cmd/internal/crash":        {"cmd/internal/api", "cmd/internal/crash/tracer", "cmd/internal/world", "device", "sync/synctest", "vault/..."},
+	"cmd/internal/chaos":        {"cmd/internal/api", "cmd/internal/client", "cmd/internal/world", "device/...", "sync/synctest", "vault/audit"},
 	"cmd/internal/crash/tracer": {},
 	"cmd/internal/e2e":          {},
 	"cmd/internal/flagorder":    {},

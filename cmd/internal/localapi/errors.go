@@ -43,6 +43,7 @@ func (d *Desk) classified(err error) *api.Error {
 		rejected   *device.RejectedError
 		firmware   *device.FirmwareError
 		twins      *keys.TwinsError
+		approval   *syncer.ApprovalError
 		code       api.Code
 	)
 	is := func(targets ...error) bool {
@@ -53,10 +54,12 @@ func (d *Desk) classified(err error) *api.Error {
 		return known
 	case errors.As(err, &unfinished):
 		code = api.Unfinished
-	case errors.As(err, &refused), is(keys.ErrBehind):
+	case errors.As(err, &refused), errors.As(err, &approval), is(keys.ErrBehind, syncer.ErrCutOffStays):
 		code = api.Refused
 	case errors.As(err, &state), is(vault.ErrUnanchored, vault.ErrClosed, unix.ENOSPC, unix.EDQUOT, unix.EFBIG):
 		code = api.VaultTrouble
+	case is(syncer.ErrReason):
+		code = api.Invalid
 	case is(vault.ErrNotFound):
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
 	case errors.As(err, &miss), is(provision.ErrMismatch, device.ErrNoTouch):

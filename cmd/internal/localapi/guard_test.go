@@ -102,15 +102,18 @@ func (d *desk) configure(old, new string) {
 		d.Fatal(err)
 	}
 	changed := strings.Replace(string(text), old, new, 1)
-	if err := errors.Join(os.WriteFile(d.Config, []byte(changed), 0o600), d.StopDaemon(), d.StartDaemon()); err != nil {
+	if err := errors.Join(os.WriteFile(d.Config, []byte(changed), 0o600), d.StopDaemon(), d.StartDaemon(), d.AwaitKeys(d.Context(), keySerial)); err != nil {
 		d.Fatal(err)
 	}
 }
 
-// as runs tokendesk status as another user, who cannot enter the directories of this test: program and socket
+// as runs tokendesk, with status if nothing else is given, as another user, who cannot enter the directories of this test: program and socket
 // come to it as open files.
-func (d *desk) as(uid, gid uint32) (code int, said string) {
+func (d *desk) as(uid, gid uint32, args ...string) (code int, said string) {
 	d.Helper()
+	if len(args) == 0 {
+		args = []string{"status"}
+	}
 	program, err := os.Open(filepath.Join(d.Bin, "tokendesk"))
 	if err != nil {
 		d.Fatal(err)
@@ -124,7 +127,7 @@ func (d *desk) as(uid, gid uint32) (code int, said string) {
 		d.Fatal(err)
 	}
 	defer dir.Close()
-	cmd := exec.CommandContext(d.Context(), "/proc/self/fd/3", "status")
+	cmd := exec.CommandContext(d.Context(), "/proc/self/fd/3", args...)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{program, dir}
 	cmd.Env = []string{api.SocketVariable + "=/proc/self/fd/4/" + filepath.Base(d.Socket)}

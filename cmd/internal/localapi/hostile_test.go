@@ -58,7 +58,7 @@ func TestHostileRequests(t *testing.T) {
 			fallthrough
 		default:
 			if mayName {
-				said = strings.ReplaceAll(said, `no user \"`+legalMark+`\"`, "")
+				said = strings.NewReplacer(`no user \"`+legalMark+`\"`, "", `"user":"`+legalMark+`"`, "").Replace(said)
 			}
 			if strings.Contains(strings.ToLower(said), common) {
 				t.Errorf("the mark comes back: %s", about)
@@ -78,7 +78,7 @@ func TestHostileRequests(t *testing.T) {
 			method = strings.ToUpper(method)
 			paths := doc.paths(path, a)
 			for _, p := range paths {
-				try(method, p, nil, nil, false)
+				try(method, p, nil, nil, strings.Contains(path, "{user}"))
 			}
 			for _, p := range d.sane(path) {
 				for _, header := range headers() {

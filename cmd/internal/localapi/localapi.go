@@ -36,12 +36,15 @@ type Desk struct {
 	Runner    *provision.Runner
 	Outbox    *syncer.Outbox
 	Connector syncer.Connector
+	Refresher *syncer.Refresher
+	Drift     *syncer.Drift
 	Keys      *keys.Registry
 	Doctor    func(context.Context) []api.Finding
 	Version   string
 	Since     time.Time
 	Board     Board
 	Group     string // whose members may call, beside root and the daemon's own user; may be empty
+	Approvers string // the group whose members may approve; empty: nobody may
 	Log       *slog.Logger
 }
 
@@ -114,7 +117,7 @@ func (d *Desk) refusal(p peer) string {
 	if !p.known {
 		return "this connection has no peer credentials"
 	}
-	if p.uid == 0 || int(p.uid) == unix.Geteuid() || d.inGroup(p.uid) {
+	if p.uid == 0 || int(p.uid) == unix.Geteuid() || inGroup(p.uid, d.Group) {
 		return ""
 	}
 	problem := fmt.Sprintf("%s may not use this desk", p.name())
@@ -124,11 +127,11 @@ func (d *Desk) refusal(p peer) string {
 	return problem
 }
 
-func (d *Desk) inGroup(uid uint32) bool {
-	if d.Group == "" {
+func inGroup(uid uint32, group string) bool {
+	if group == "" {
 		return false
 	}
-	g, err := user.LookupGroup(d.Group)
+	g, err := user.LookupGroup(group)
 	if err != nil {
 		return false
 	}
@@ -160,6 +163,14 @@ func (d *Desk) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// approver is who makes a request, if that is somebody who may approve, and otherwise nobody.
+func (d *Desk) approver(ctx context.Context) audit.Officer {
+	if p, _ := ctx.Value(peerKey).(peer); !p.known || !inGroup(p.uid, d.Approvers) {
+		return audit.Officer{}
+	}
+	return officer(ctx)
 }
 
 // officer is who makes a request.

@@ -2,7 +2,6 @@ package localapi
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -60,8 +59,10 @@ func object(in any) string {
 		if id, err := in.id(); err == nil {
 			return string(id)
 		}
-	case *retryPath:
-		return fmt.Sprintf("change %d", in.Seq)
+	case *ChangePath:
+		return in.object()
+	case *reasonedPath:
+		return in.object()
 	}
 	return ""
 }

@@ -44,13 +44,21 @@ func (d *Desk) routes() http.Handler {
 	get(a, d, "/v1/devices", "devices", "Inserted devices", d.devices)
 	get(a, d, "/v1/tokens", "list", "The inventory, page by page", d.list)
 	get(a, d, "/v1/tokens/{device}/{application}", "show", "One token", d.show)
-	get(a, d, "/v1/outbox", "outbox", "Changes the central service has not confirmed", d.outbox)
+	get(a, d, "/v1/outbox", "outbox", "Changes the central service has not confirmed, page by page", d.outbox)
+	get(a, d, "/v1/outbox/{seq}", "outbox-show", "A change, and what it waits for", d.showChange)
 
 	post(a, d, "/v1/tokens/{device}/{application}/assign", "assign", "Bind a token of the stock to a user", d.assign)
 	post(a, d, "/v1/tokens/{device}/{application}/unassign", "unassign", "Release a token from its user", d.unassign)
 	post(a, d, "/v1/tokens/{device}/{application}/disable", "disable", "Refuse its codes for a while", d.disable)
 	post(a, d, "/v1/tokens/{device}/{application}/enable", "enable", "Accept its codes again", d.enable)
 	post(a, d, "/v1/outbox/{seq}/retry", "retry", "Try a waiting or parked change again", d.retry)
+	post(a, d, "/v1/outbox/{seq}/park", "park", "Hold a change back until it is retried", d.park)
+	post(a, d, "/v1/outbox/{seq}/discard", "discard", "Give a change up; for a cut-off that takes an approver as well", d.discard)
+
+	get(a, d, "/v1/drift", "drift", "The desk and every provider side by side, where they differ", d.drift)
+	get(a, d, "/v1/users/{user}", "user", "All tokens of a user, central ones included", d.showUser)
+	post(a, d, "/v1/drift/plan", "drift-plan", "What a repair would do", d.repairPlan)
+	post(a, d, "/v1/drift/repair", "drift-repair", "Do what a plan has shown", d.repair)
 
 	get(a, d, "/v1/vault", "vault", "How the vault is, and what waits while it is not open", d.vaultState)
 	get(a, d, "/v1/vault/backups", "vault-backups", "Backups that were made", d.backups)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/keys"
@@ -22,10 +21,7 @@ func (d *Desk) status(context.Context, *nothing) (api.Status, error) {
 		Version: d.Version, Since: d.Since, Tokens: map[string]int{}, Keys: len(d.Keys.List()),
 		Buses: d.buses(), Unfinished: []string{}, Vault: d.vault(),
 	}
-	if d.Connector != nil {
-		s.Central.Name = d.Connector.Name()
-	}
-	err := d.Vault.View(func(tx *vault.Tx) error { return fill(&s, tx) })
+	err := errors.Join(d.central(&s.Central), d.Vault.View(func(tx *vault.Tx) error { return fill(&s, tx) }))
 	if state := (*vault.StateError)(nil); errors.As(err, &state) {
 		err = nil
 		if w := s.Vault.Waiting; w != nil {
@@ -34,9 +30,6 @@ func (d *Desk) status(context.Context, *nothing) (api.Status, error) {
 	}
 	return s, err
 }
-
-// shownChanges is how many changes of a full outbox status looks at for a problem.
-const shownChanges = 100
 
 // fill tells what an open vault knows. It reads no tokens.
 func fill(s *api.Status, tx *vault.Tx) error {
@@ -206,44 +199,4 @@ func tokenOf(tx *vault.Tx, t vault.Token) (api.Token, error) {
 		out.Unfinished = provision.Waiting(job)
 	}
 	return out, err
-}
-
-func (d *Desk) outbox(context.Context, *nothing) (out api.Changes, err error) {
-	out.Changes = []api.Change{}
-	err = d.Vault.View(func(tx *vault.Tx) error {
-		changes, err := tx.Changes()
-		for _, c := range changes {
-			out.Changes = append(out.Changes, changeOf(c))
-		}
-		return err
-	})
-	return out, err
-}
-
-type retryPath struct {
-	Seq uint64 `path:"seq" doc:"Number of the change" minimum:"1"`
-}
-
-func (d *Desk) retry(ctx context.Context, in *retryPath) (api.Changes, error) {
-	if err := d.Outbox.Retry(officer(ctx), in.Seq); err != nil {
-		if errors.Is(err, vault.ErrNotFound) {
-			return api.Changes{}, api.Errorf(api.NotFound, "the outbox has no change %d: it was confirmed, or never existed", in.Seq)
-		}
-		return api.Changes{}, err
-	}
-	return d.outbox(ctx, &nothing{})
-}
-
-func changeOf(c vault.Change) api.Change {
-	out := api.Change{
-		Seq: c.Seq, Kind: string(c.Kind), Token: string(c.Token), User: c.User, CutOff: c.Kind.CutOff(), State: "waiting",
-		Attempts: c.Attempts, Created: c.Created, Problem: c.Problem,
-	}
-	if c.Parked {
-		out.State = "parked"
-	}
-	if c.NotBefore.After(time.Now()) {
-		out.NotBefore = &c.NotBefore
-	}
-	return out
 }

@@ -107,16 +107,16 @@ func (w *World) USBPort(ctx context.Context, serial device.Serial) (string, erro
 	return "", fmt.Errorf("key %s is not attached", serial)
 }
 
-// WhoAmI logs in as a directory user with ldapwhoami, a program that knows nothing of the desk. accepted is false
+// WhoAmI logs in at a directory server as one of its users with ldapwhoami, a program that knows nothing of the desk. accepted is false
 // when the server says "invalid credentials"; anything else unexpected is an error.
-func (w *World) WhoAmI(ctx context.Context, user, code string) (answer string, accepted bool, err error) {
+func (w *World) WhoAmI(ctx context.Context, server *synctest.Slapd, user, code string) (answer string, accepted bool, err error) {
 	password := filepath.Join(w.Dir, "login")
 	if err := os.WriteFile(password, []byte(synctest.UserPassword(user)+code), 0o600); err != nil {
 		return "", false, err
 	}
 	defer os.Remove(password)
 	var out, problem bytes.Buffer
-	cmd := exec.CommandContext(ctx, "ldapwhoami", "-x", "-H", w.Slapd.URL, "-D", synctest.UserDN(user), "-y", password)
+	cmd := exec.CommandContext(ctx, "ldapwhoami", "-x", "-H", server.URL, "-D", synctest.UserDN(user), "-y", password)
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	err = cmd.Run()
 	answer = strings.TrimSpace(cmp.Or(out.String(), problem.String()))

@@ -63,7 +63,7 @@ func (p *process) await(what string, try func(context.Context) error) error {
 		select {
 		case <-p.exited:
 			log, _ := os.ReadFile(p.log)
-			return fmt.Errorf("waiting until %s: it has ended: %s", what, log)
+			return fmt.Errorf("waiting until %s: it has ended, %s: %s", what, p.cmd.ProcessState, log)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting until %s: %w", what, err)
 		case <-time.After(readyPoll):

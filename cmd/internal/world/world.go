@@ -47,9 +47,12 @@ type Options struct {
 	Backups    bool     // into a directory of the world
 	ShredAfter string   // how long destroyed seeds may stay in the vault's file; the desk's default if empty
 	NoCentral  bool     // no directory server
+	Pair       bool     // two directory servers that replicate each other
+	// Running are two directory servers that run already, instead of Pair; from now on they are the world's, which ends them.
+	Running *synctest.Pair
 	// Daemon builds the command that runs the daemon with a configuration; nil means tokendeskd of Bin.
 	Daemon func(config string) *exec.Cmd
-	// Config is added to the configuration file.
+	// Config is added to the configuration file, at its end: with directory servers, in [central.openldap].
 	Config string
 	// Officer makes the world a workstation: the keys are attached to the kernel's USB, the TPM is /dev/tpmrm0,
 	// the programs of the desk run as this user, and a window hears what is typed. The caller must be root.
@@ -88,6 +91,7 @@ type World struct {
 	Recipient      string // that belongs to it
 	TPM            string // of the software TPM; empty with a passphrase
 	Slapd          *synctest.Slapd
+	Pair           *synctest.Pair // Slapd and a second server; nil without one
 	Emulator       bussocket.Control
 	Client         client.Client
 	Window         *window.Window // of a workstation
@@ -149,12 +153,34 @@ func (w *World) startSlapd() (err error) {
 	if w.options.NoCentral {
 		return nil
 	}
+	if w.Pair = w.options.Running; w.Pair != nil {
+		w.Slapd = w.Pair.Providers[0]
+		return nil
+	}
 	dir := filepath.Join(w.Dir, "ldap")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	w.Slapd, err = synctest.StartSlapd(dir)
-	return err
+	if !w.options.Pair {
+		w.Slapd, err = synctest.StartSlapd(dir)
+		return err
+	}
+	if w.Pair, err = synctest.StartPair(dir); err != nil {
+		return err
+	}
+	w.Slapd = w.Pair.Providers[0]
+	return nil
+}
+
+// Providers are the directory servers.
+func (w *World) Providers() []*synctest.Slapd {
+	switch {
+	case w.Pair != nil:
+		return w.Pair.Providers[:]
+	case w.Slapd != nil:
+		return []*synctest.Slapd{w.Slapd}
+	}
+	return nil
 }
 
 func (w *World) startEmulator() (err error) {
@@ -204,6 +230,14 @@ func (w *World) writeConfig() error {
 	}
 	if w.Slapd != nil {
 		password := filepath.Join(w.Dir, "ldap-password")
+		refresh := ""
+		if w.Pair != nil {
+			refresh = "refresh_every = \"1s\"\n"
+		}
+		var urls []string
+		for _, p := range w.Providers() {
+			urls = append(urls, strconv.Quote(p.URL))
+		}
 		if err := w.writeFile(password, w.Slapd.Password+"\n"); err != nil {
 			return err
 		}
@@ -212,16 +246,16 @@ func (w *World) writeConfig() error {
 retry_min = "200ms"
 retry_max = "2s"
 confirm_timeout = "2s"
-
+%s
 [central.openldap]
-url = %q
+urls = [%s]
 bind_dn = %q
 password_file = %q
 people_base = %q
 tokens_base = %q
 params = { 6 = %q, 8 = %q }
 timeout = "3s"
-`, w.Slapd.URL, w.Slapd.BindDN, password, synctest.PeopleBase, synctest.TokensBase, synctest.Params6, synctest.Params8)
+`, refresh, strings.Join(urls, ", "), w.Slapd.BindDN, password, synctest.PeopleBase, synctest.TokensBase, synctest.Params6, synctest.Params8)
 	}
 	c.WriteString(w.options.Config)
 	return w.writeFile(w.Config, c.String())
@@ -334,7 +368,10 @@ func (w *World) Stop() error {
 	if w.Window != nil {
 		err = errors.Join(err, w.Window.Close())
 	}
-	if w.Slapd != nil {
+	switch {
+	case w.Pair != nil:
+		w.Pair.Stop()
+	case w.Slapd != nil:
 		w.Slapd.Stop()
 	}
 	if w.stopTPM != nil {

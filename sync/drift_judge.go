@@ -1,0 +1,116 @@
+package syncer
+
+import (
+	"fmt"
+	"strings"
+
+	"tokendesk/vault"
+)
+
+// differences compares a token of the vault with one provider.
+func (d DeskSide) differences(p ProviderSide) (all []Difference) {
+	add := func(kind DifferenceKind, format string, args ...any) {
+		all = append(all, Difference{Kind: kind, Provider: p.Provider, Text: fmt.Sprintf(format, args...)})
+	}
+	switch {
+	case p.Problem != "":
+		return nil
+	case !p.Exists && d.Generation == 0: // never verified, so never pushed
+		return nil
+	case !p.Exists:
+		add(DiffersMissing, "it is not at %s", p.Provider)
+		return all
+	}
+	if !strings.EqualFold(p.Owner, d.Owner) {
+		add(DiffersOwner, "%s has it at %s; here %s", someone(p.Owner), p.Provider, hasIt(d.Owner))
+	}
+	switch accepted := d.accepted(); {
+	case p.Enabled && !accepted:
+		state := "it is stock"
+		if d.Status != vault.Active {
+			state = "it is " + string(d.Status)
+		}
+		add(DiffersEnabled, "its secret is at %s, and here %s: nobody may log in with it", p.Provider, state)
+		all[len(all)-1].Breach = true
+	case !p.Enabled && accepted:
+		add(DiffersEnabled, "its secret is gone from %s: %s cannot log in there", p.Provider, d.Owner)
+	}
+	switch {
+	case !p.Ours:
+		add(DiffersSeed, "the seed at %s was not put there by this desk", p.Provider)
+	case p.Generation > d.Generation:
+		add(DiffersGeneration, "%s has seed generation %d, newer than %d here: this vault seems to be an old copy", p.Provider, p.Generation, d.Generation)
+	case p.Generation != d.Generation:
+		add(DiffersGeneration, "%s has seed generation %d, and here it is %d", p.Provider, p.Generation, d.Generation)
+	case p.Counter < d.Counter:
+		add(DiffersCounterBehind, "the counter is %d at %s and %d here: used codes can pass there", p.Counter, p.Provider, d.Counter)
+	case p.Counter > d.Counter:
+		add(DiffersCounterAhead, "the counter is %d at %s and %d here", p.Counter, p.Provider, d.Counter)
+	}
+	return all
+}
+
+// strange is the row of a token that is unknown here.
+func strange(central string, there []ProviderSide) Row {
+	r := Row{Central: central, There: there}
+	if id, ok := tokenNamed(central); ok {
+		r.Token = id
+	}
+	for _, p := range there {
+		if !p.Exists {
+			continue
+		}
+		x := Difference{Kind: DiffersUnknown, Provider: p.Provider}
+		whose, use := "it may be another desk's", "nobody can log in with it there"
+		if p.Ours {
+			whose = "this desk put it there, and has no record of it"
+		}
+		switch {
+		case p.Enabled && p.Owner != "":
+			use = p.Owner + " can log in with it there"
+		case p.Owner != "":
+			use = p.Owner + " has it there, without a secret"
+		}
+		x.Text = fmt.Sprintf("%s has it and the vault does not: %s; %s", p.Provider, whose, use)
+		r.Differences = append(r.Differences, x)
+	}
+	return r
+}
+
+// settler finds the outbox entry that will settle a difference.
+func settler(x Difference, d DeskSide, waiting []vault.Change) (vault.Change, bool) {
+	for _, c := range waiting {
+		pushes := c.Generation == d.Generation && !c.Kind.CutOff()
+		var settles bool
+		switch x.Kind {
+		case DiffersMissing, DiffersGeneration, DiffersSeed:
+			settles = pushes && c.Kind == vault.Put
+		case DiffersOwner:
+			settles = c.Kind == vault.Unassign && d.Owner == "" || pushes && c.Kind == vault.Assign && strings.EqualFold(c.User, d.Owner)
+		case DiffersEnabled:
+			settles = x.Breach && c.Kind.CutOff() || !x.Breach && pushes && c.Kind != vault.Advance
+		case DiffersCounterBehind:
+			settles = pushes
+		case DiffersCounterAhead:
+			settles = pushes && c.Kind == vault.Put // the counter there may be that of another seed
+		}
+		if settles {
+			return c, true
+		}
+	}
+	return vault.Change{}, false
+}
+
+func someone(owner string) string {
+	if owner == "" {
+		return "nobody"
+	}
+	return owner
+}
+
+func hasIt(owner string) string {
+	if owner == "" {
+		return "it is stock"
+	}
+	return "it belongs to " + owner
+}

@@ -1,0 +1,61 @@
+package openldap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	syncer "tokendesk/sync"
+	"tokendesk/vault"
+)
+
+// lift takes back a refusal that rests on what the providers show which were reached, as long as there are others. Those
+// that were only resting are asked first.
+func (p *push) lift(ctx context.Context, err error) error {
+	if partial := (*partialError)(nil); !errors.As(err, &partial) {
+		return err
+	}
+	if unasked := p.unasked(); len(unasked) > 0 {
+		err := p.read(ctx, unasked, p.first())
+		p.raiseTarget(p.views)
+		return p.lift(ctx, err)
+	}
+	if left := p.left(); len(left) > 0 {
+		return withheld(left, plain(err))
+	}
+	known := slices.DeleteFunc(slices.Clone(p.views), func(v *view) bool { return v.userErr != nil })
+	if len(known) > 0 && len(known) < len(p.views) {
+		return fmt.Errorf("%w: the providers have not caught up with each other: %s", syncer.ErrNotConfirmed, plain(err))
+	}
+	return err
+}
+
+// mustLast tells whether a change that leaves the token without a secret has to be written though it is there already:
+// a provider that is left out may have one, and must find the newer entry when it returns.
+func (p *push) mustLast(newest *view) bool {
+	_, written := p.wrote[newest.provider]
+	newest.anew = p.ch.Kind != vault.Advance && p.seed.IsZero() && len(p.views) < len(p.providers) && !written
+	return newest.anew
+}
+
+// absent are the providers of which there is no view.
+func (p *push) absent() []*provider {
+	all, seen := slices.Clone(p.providers), providersOf(p.views)
+	return slices.DeleteFunc(all, func(p *provider) bool { return slices.Contains(seen, p) })
+}
+
+// unasked are those of them that were not even asked.
+func (p *push) unasked() []*provider {
+	return slices.DeleteFunc(p.absent(), func(o *provider) bool { return p.failed[o] != nil })
+}
+
+// left says why they are.
+func (p *push) left() (why []error) {
+	for _, o := range p.absent() {
+		if err := p.failed[o]; err != nil {
+			why = append(why, err)
+		}
+	}
+	return why
+}
