@@ -14,18 +14,18 @@ import (
 // result is what the run has come to.
 type result struct {
 	healing  time.Duration
-	open     int // tokens, times two, that let their owner in at the end
-	replayed int // used codes that were tried again
-	entries  int // outbox entries that were delivered
-	obsolete int // and dropped
-	writes   int // of the desk, that changed a token's entry
-	raises   int // of those, of the counter alone
-	direct   int // entries written at both servers, as replication was late
-	undone   int // writes that a server's replication took back, and the desk made again
-	lowered  int // by the desk
-	twice    int // entries written more often than they may be
-	early    int // codes accepted at both servers before the desk had levelled them
-	fallen   int // codes accepted again where replication had taken the counter back
+	open     int      // tokens, times two, that let their owner in at the end
+	replayed int      // used codes that were tried again
+	entries  int      // outbox entries that were delivered
+	obsolete int      // and dropped
+	writes   int      // of the desk, that changed a token's entry
+	raises   int      // of those, of the counter alone
+	direct   int      // entries written at both servers, as replication was late
+	undone   int      // writes that a server's replication took back, and the desk made again
+	lowered  int      // by the desk
+	twice    []string // writes for which no entry is left: of one that was tried more than once, or not as it should be
+	early    int      // codes accepted at both servers before the desk had levelled them
+	fallen   int      // codes accepted again where replication had taken the counter back
 }
 
 // attrCounter is what a raise is about alone.
@@ -221,7 +221,7 @@ func (s *stage) verdict() string {
 	r := s.result
 	return fmt.Sprintf("%d entries (%d obsolete) by %d writes, %d of them of a counter alone; %d written at both servers as replication was late, %d again after it had taken them back; "+
 		"%d codes accepted at both before they were levelled, %d where replication took a counter back\n"+
-		"chaos: %.0f s, %d changes, %d daemon kills, %d slapd kills, %d pauses, %d cuts, %d logins: all agree, %d counters lowered, %d entries written twice",
+		"chaos: %.0f s, %d changes, %d daemon kills, %d slapd kills, %d pauses, %d cuts, %d logins: all agree, %d counters lowered, %d writes beyond one for each entry",
 		r.entries, r.obsolete, r.writes, r.raises, r.direct, r.undone, r.early, r.fallen,
-		s.length.Seconds(), r.entries, s.daemonKills.Load(), s.slapdKills.Load(), s.pauses.Load(), s.cuts.Load(), accepted, r.lowered, r.twice)
+		s.length.Seconds(), r.entries, s.daemonKills.Load(), s.slapdKills.Load(), s.pauses.Load(), s.cuts.Load(), accepted, r.lowered, len(r.twice))
 }

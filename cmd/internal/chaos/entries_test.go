@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ func TestAccounts(t *testing.T) {
 		l.acts = append(l.acts, api.Act{Time: l.at(3000), Action: "push put", Object: string(someToken), Outcome: "done"})
 		s := &stage{out: io.Discard}
 		s.settleAccounts(someToken, l.servers, entriesOf(someToken, l.acts))
-		got := strings.Join(s.failures, "\n")
+		got := strings.Join(slices.Concat(s.failures, s.result.twice), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) || s.result.direct != c.direct {
 			t.Errorf("%s: %d direct, and %q, want %d and %q", c.name, s.result.direct, got, c.direct, c.want)
 		}

@@ -3,6 +3,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,7 +91,10 @@ func (n naming) back() error {
 	case n.removed:
 		return nil
 	case n.from == "":
-		return os.Remove(n.to)
+		if err := os.Remove(n.to); !errors.Is(err, fs.ErrNotExist) { // else it was removed again by a call that was cut short
+			return err
+		}
+		return nil
 	}
 	if err := os.Rename(n.to, n.from); err != nil {
 		return err
