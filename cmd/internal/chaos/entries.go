@@ -94,8 +94,8 @@ func (s *stage) mayHave(e entry, w act) bool {
 //   - An entry that brings a new seed makes at least one. A cut-off removes the secret at one server at least, if both had it
 //     when it was left.
 //
-// A write beyond that is told and counted, and is no failure: an entry that is tried more than once while a server is away
-// writes more than once, which the audit trail does not tell.
+// A write beyond that is told and counted, and no failure yet: in one run on a busy machine two had no entry left, which is not
+// explained. An entry that is tried again while a server is away may write each time, which the audit trail does not tell.
 //
 // Writes of the counter alone are not counted: each can only raise it, and so brings what was not known before.
 func (s *stage) settleAccounts(id device.TokenID, servers [2][]act, entries []entry) {
