@@ -25,7 +25,7 @@ func TestEventsComeInOrder(t *testing.T) {
 	first, second := newKey(10000001, false), newKey(10000002, true)
 	b.serve(first, second)
 	early := b.events()
-	added := b.next(early, keys.Added, anna)
+	added := b.arrives(early, anna)
 	if k := added.Key; k.Serial != 10000001 || k.Firmware != firmware || k.Bus != "emulator" || k.Info.Port != "emu1" ||
 		!k.Info.Emulated || k.Problem != "" || k.New || k.Configured != [2]bool{} {
 		t.Errorf("%+v", k)
@@ -81,7 +81,7 @@ func TestAKeyIsIdentifiedWithin300ms(t *testing.T) {
 	for range 5 {
 		began := time.Now()
 		key.Insert()
-		b.next(heard, keys.Added, anna)
+		b.arrives(heard, anna)
 		took = append(took, time.Since(began))
 		key.Remove()
 		b.next(heard, keys.Removed, anna)
@@ -96,7 +96,7 @@ func TestTwoKeysWithOneSerialAreBothRefused(t *testing.T) {
 	twin := newKey(10000001, true)
 	b.serve(newKey(10000001, false), twin)
 	heard := b.events()
-	b.next(heard, keys.Added, anna)
+	b.arrives(heard, anna)
 	twin.Insert()
 	names := func(k keys.Key) bool {
 		return strings.Contains(k.Problem, "port emu1") && strings.Contains(k.Problem, "port emu2")
@@ -130,7 +130,7 @@ func TestPulledKeyEndsItsUse(t *testing.T) {
 	key := newKey(10000001, false)
 	b.serve(key)
 	heard := b.events()
-	b.next(heard, keys.Added, anna)
+	b.arrives(heard, anna)
 	err := b.Use(t.Context(), anna, func(ctx context.Context, _ *otpslot.Session, _ keys.Key) error {
 		key.Remove()
 		await(t, ctx.Done())
@@ -156,7 +156,7 @@ func TestUseIsExclusiveAndOrderly(t *testing.T) {
 	b := newBench(t)
 	b.serve(newKey(10000001, false))
 	heard := b.events()
-	b.next(heard, keys.Added, anna)
+	b.arrives(heard, anna)
 	inside, leave, done := make(chan bool, 1), make(chan bool), make(chan error, 1)
 	go func() {
 		done <- b.Use(context.Background(), anna, func(context.Context, *otpslot.Session, keys.Key) error {
@@ -188,7 +188,7 @@ func TestImpatienceIsNotTheKeysProblem(t *testing.T) {
 	key := newKey(10000001, false)
 	b.serve(key)
 	heard := b.events()
-	b.next(heard, keys.Added, anna)
+	b.arrives(heard, anna)
 	if err := key.SetFault(emulator.FaultSlowOpen, 600_000); err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestKeyThatIsHeldElsewhereRecovers(t *testing.T) {
 	}
 	hold()
 	key.Insert()
-	e := b.next(heard, keys.Added, "")
+	e := b.arrives(heard, "")
 	if !strings.Contains(e.Key.Problem, "port emu1") || !strings.Contains(e.Key.Problem, "held by another program") {
 		t.Errorf("%q", e.Key.Problem)
 	}
@@ -265,7 +265,7 @@ func TestADeviceThatCannotBeOpenedIsShownWithItsReason(t *testing.T) {
 	key := newKey(10000001, false)
 	b.serve(key)
 	heard := b.events()
-	if k := b.next(heard, keys.Added, "").Key; k.Trouble() != "emulator port emu1: it has no OTP application: use another" {
+	if k := b.arrives(heard, "").Key; k.Trouble() != "emulator port emu1: it has no OTP application: use another" {
 		t.Errorf("%+v", k)
 	}
 	if err := b.program(t.Context(), anna); err == nil || !strings.Contains(err.Error(), "no OTP application: use another") {
@@ -296,7 +296,7 @@ func TestAnAbsentBusIsNamedAndComesBack(t *testing.T) {
 	}
 	heard := b.events()
 	key.Insert()
-	b.next(heard, keys.Added, anna)
+	b.arrives(heard, anna)
 
 	err := b.Use(t.Context(), anna, func(ctx context.Context, _ *otpslot.Session, _ keys.Key) error {
 		stop()
@@ -335,7 +335,7 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 	}()
 	for range 40 {
 		key.Insert()
-		b.next(heard, keys.Added, anna)
+		b.arrives(heard, anna)
 		key.Remove()
 		b.next(heard, keys.Removed, anna)
 	}
@@ -352,7 +352,7 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 func TestAWatchEndsWithItsFunction(t *testing.T) {
 	b := newBench(t)
 	b.serve(newKey(10000001, false))
-	b.next(b.events(), keys.Added, anna)
+	b.arrives(b.events(), anna)
 	enough := errors.New("enough")
 	if err := b.Watch(t.Context(), func(keys.Event) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
@@ -363,7 +363,7 @@ func TestAWatchEndsWithItsFunction(t *testing.T) {
 func TestStoppingEndsAUse(t *testing.T) {
 	b := newBench(t)
 	b.serve(newKey(10000001, false))
-	b.next(b.events(), keys.Added, anna)
+	b.arrives(b.events(), anna)
 	inside, done := make(chan bool, 1), make(chan error, 1)
 	go func() {
 		done <- b.Use(context.Background(), anna, func(ctx context.Context, _ *otpslot.Session, _ keys.Key) error {

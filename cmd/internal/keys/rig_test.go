@@ -142,3 +142,13 @@ func (b *bench) next(from <-chan keys.Event, kind keys.EventKind, id device.ID) 
 	}
 	return e
 }
+
+// arrives is the first event a watch hears of a key: whether it was there when the watch began is the scheduler's choice.
+func (b *bench) arrives(from <-chan keys.Event, id device.ID) keys.Event {
+	b.t.Helper()
+	e := await(b.t, from)
+	if e.Kind != keys.Added && e.Kind != keys.Present || e.Key.ID != id {
+		b.t.Fatalf("%s of %q with problem %q, want %s", e.Kind, e.Key.ID, e.Key.Problem, id)
+	}
+	return e
+}
