@@ -14,11 +14,33 @@ type Status string
 
 // Statuses.
 const (
-	Pending  Status = "pending"  // its seed was never verified
-	Active   Status = "active"   // verified; accepted centrally while it has an owner
-	Disabled Status = "disabled" // temporarily refused centrally
-	Limbo    Status = "limbo"    // the device may hold either of two seeds; resolve settles it
+	Pending     Status = "pending"     // its seed was never verified
+	Active      Status = "active"      // verified; accepted centrally while it has an owner
+	Disabled    Status = "disabled"    // temporarily refused centrally
+	Limbo       Status = "limbo"       // the device may hold either of two seeds; resolve settles it
+	Expired     Status = "expired"     // its time is over (Token.Expires); refused centrally until it is given more
+	Compromised Status = "compromised" // refused centrally for ever, for the reason in Token.Loss
 )
+
+// LossKind is why a token is compromised.
+type LossKind string
+
+// Kinds of loss. Other takes words.
+const (
+	Lost      LossKind = "lost"
+	Stolen    LossKind = "stolen"
+	Damaged   LossKind = "damaged"
+	Destroyed LossKind = "destroyed"
+	Other     LossKind = "other"
+)
+
+// Loss is the end of a token that never comes back.
+type Loss struct {
+	Kind  LossKind  `json:"kind"`
+	Words string    `json:"words,omitempty"` // an officer's, up to 200 bytes
+	Time  time.Time `json:"time"`
+	Owner string    `json:"owner,omitempty"` // who had it last
+}
 
 // Token is one authenticator in the inventory. It is stored readable but authenticated.
 type Token struct {
@@ -44,6 +66,10 @@ type Token struct {
 	Batch       string `json:"batch,omitempty"`       // the delivery or enrollment that it came with
 	Tenant      string `json:"tenant,omitempty"`      // empty for the only one
 	Description string `json:"description,omitempty"` // an officer's words
+
+	Expires time.Time `json:"expires,omitzero"` // from then on it is refused; zero: never
+	Loss    Loss      `json:"loss,omitzero"`    // of a compromised token
+	Wiped   time.Time `json:"wiped,omitzero"`   // when a compromised token was erased on its device
 }
 
 // Job is a piece of multi-step work in the journal. It is there from its first step until it has
@@ -71,10 +97,11 @@ const (
 	Disable  ChangeKind = "disable"  // cut-off: codes are refused from now on
 	Enable   ChangeKind = "enable"   // codes are accepted again
 	Advance  ChangeKind = "advance"  // move the counter forward to Counter
+	Remove   ChangeKind = "remove"   // cut-off: the token is deleted, or its name is to be free for a new one
 )
 
 // CutOff reports whether the change ends somebody's access.
-func (k ChangeKind) CutOff() bool { return k == Unassign || k == Disable }
+func (k ChangeKind) CutOff() bool { return k == Unassign || k == Disable || k == Remove }
 
 // Change is one entry of the outbox: committed here, not yet confirmed there. It holds no secret;
 // the seed is looked up by Token and Generation when it is delivered.
