@@ -118,5 +118,5 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: build ## measure; prints "ratio NAME VALUE" and "figure NAME VALUE"
-	@{ go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/daemon; \
+	@{ go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/keys ./cmd/internal/daemon; \
 	go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./vault ./vault/audit ./cmd/internal/crash ./sync; } | grep -E '^(ratio|figure|FAIL|panic|---)'
