@@ -59,30 +59,36 @@ func (w *World) Touch(ctx context.Context, serial device.Serial, long bool, time
 	return typed, err
 }
 
-// touchUSB waits until the window hears the key, touches it, and waits for as many lines.
+// touchUSB touches a key and waits for the line it types, one by one: for a window that is slow to read, the kernel keeps
+// no more than 64 events, and one touch is fewer.
 func (w *World) touchUSB(ctx context.Context, serial device.Serial, long bool, times int) ([]string, error) {
 	port, err := w.USBPort(ctx, serial)
 	if err != nil {
 		return nil, err
 	}
+	before := len(w.Window.Lines(port))
+	for n := range times {
+		if err := w.typeLine(ctx, serial, port, long, before+n+1); err != nil {
+			return nil, fmt.Errorf("touch %d of %d: %w", n+1, times, err)
+		}
+	}
+	return w.Window.Lines(port)[before:], nil
+}
+
+// typeLine waits until the window hears a key, touches it, and waits until the key has typed so many lines.
+func (w *World) typeLine(ctx context.Context, serial device.Serial, port string, long bool, lines int) error {
 	ctx, cancel := context.WithTimeout(ctx, typingTimeout)
 	defer cancel()
 	if err := w.Window.Await(ctx, func() bool { return w.Window.Hears(port) }); err != nil {
-		return nil, fmt.Errorf("the system has no keyboard on USB port %s: %w", port, err)
+		return fmt.Errorf("the system has no keyboard on USB port %s: %w", port, err)
 	}
-	before := len(w.Window.Lines(port))
-	if _, err := w.Emulator.Touch(ctx, serial.String(), long, times); err != nil {
-		return nil, err
+	if _, err := w.Emulator.Touch(ctx, serial.String(), long, 1); err != nil {
+		return err
 	}
-	var lines []string
-	err = w.Window.Await(ctx, func() bool {
-		lines = w.Window.Lines(port)[before:]
-		return len(lines) >= times
-	})
-	if err != nil {
-		return lines, fmt.Errorf("%d touches typed %d lines: %w", times, len(lines), err)
+	if err := w.Window.Await(ctx, func() bool { return len(w.Window.Lines(port)) >= lines }); err != nil {
+		return fmt.Errorf("the key typed no line: %w", err)
 	}
-	return lines, nil
+	return nil
 }
 
 // Witness is who tells what Touch returns.
