@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"tokendesk/cmd/internal/crash/tracer"
@@ -337,24 +335,8 @@ func (r *runner) restart(ctx context.Context, s *stage, a attempt) error {
 	return r.s.reopen(ctx, s)
 }
 
-// startAgain starts the daemon, and tries once more if that ended with SIGSEGV before it had logged anything, as was seen once in
-// some thousands of starts under the tracer, and in none of 2,600 without. Why is not known; the kernel ends a program like that
-// if it cannot complete an exec. A daemon that runs into a fault of its own says so in its log.
 func (s *stage) startAgain() error {
-	log := filepath.Join(s.Dir, "tokendeskd.log")
-	before, err := os.Stat(log)
-	if err != nil {
-		return &harnessError{err}
-	}
-	err = s.StartDaemon()
-	if err != nil {
-		state, stillThere := s.AwaitDaemonEnd()
-		after, statErr := os.Stat(log)
-		if stillThere == nil && statErr == nil && after.Size() == before.Size() && state.Sys().(syscall.WaitStatus).Signal() == syscall.SIGSEGV {
-			err = s.StartDaemon()
-		}
-	}
-	if err != nil {
+	if err := s.StartDaemon(); err != nil {
 		return fmt.Errorf("the daemon does not start again: %w", err)
 	}
 	return nil
