@@ -14,18 +14,18 @@ import (
 // result is what the run has come to.
 type result struct {
 	healing  time.Duration
-	open     int      // tokens, times two, that let their owner in at the end
-	replayed int      // used codes that were tried again
-	entries  int      // outbox entries that were delivered
-	obsolete int      // and dropped
-	writes   int      // of the desk, that changed a token's entry
-	raises   int      // of those, of the counter alone
-	direct   int      // entries written at both servers, as replication was late
-	undone   int      // writes that a server's replication took back, and the desk made again
-	lowered  int      // by the desk
-	twice    []string // writes for which no entry is left: of one that was tried more than once, or not as it should be
-	early    int      // codes accepted at both servers before the desk had levelled them
-	fallen   int      // codes accepted again where replication had taken the counter back
+	open     int // tokens, times two, that let their owner in at the end
+	replayed int // used codes that were tried again
+	entries  int // outbox entries that were delivered
+	obsolete int // and dropped
+	writes   int // of the desk, that changed a token's entry
+	raises   int // of those, of the counter alone
+	direct   int // entries written at both servers, as replication was late
+	undone   int // writes that a server's replication took back, and the desk made again
+	lowered  int // by the desk
+	beyond   int // writes of the desk that no attempt to deliver an entry explains
+	early    int // codes accepted at both servers before the desk had levelled them
+	fallen   int // codes accepted again where replication had taken the counter back
 }
 
 // attrCounter is what a raise is about alone.
@@ -47,7 +47,8 @@ type act struct {
 	open       bool   // afterwards the secret is there
 	opens      bool   // the write brings a secret
 	closes     bool   // or removes it
-	onlyRaises bool   // nothing but the counter
+	onlyRaises bool   // nothing but the counter is in it
+	more       bool   // something else than the counter is changed by it
 }
 
 // history is all that was written to tokens' entries at the servers, by entry and server, in order.
@@ -89,17 +90,21 @@ func (a *act) follow(before act) {
 	if stamp, _, ok := strings.Cut(a.CSN, "#"); ok {
 		a.when, _ = time.Parse("20060102150405.999999Z", stamp)
 	}
-	a.note, a.open, a.onlyRaises = before.note, before.open, a.Type == "modify"
+	a.note, a.open, a.onlyRaises, a.more = before.note, before.open, a.Type == "modify", a.Type != "modify"
 	for _, m := range a.Mods {
 		switch {
 		case strings.EqualFold(m.Attr, attrNote) && len(m.Values) > 0 && m.Op != "delete":
-			a.note = strings.Join(m.Values, "\n")
+			a.note, a.more = strings.Join(m.Values, "\n"), true
 		case strings.EqualFold(m.Attr, attrSecret):
 			a.open = len(m.Values) > 0 && m.Op != "delete"
 			a.opens, a.closes = a.open, !a.open
+			a.more = a.more || a.open != before.open || a.open && a.Reseeds // what was gone may be removed once more
+		case !strings.EqualFold(m.Attr, attrCounter):
+			a.more = true
 		}
 		a.onlyRaises = a.onlyRaises && strings.EqualFold(m.Attr, attrCounter)
 	}
+	a.more = a.more && a.changed
 	a.sameSeed = a.Type == "modify" && a.note == before.note
 }
 
@@ -109,8 +114,8 @@ func (a *act) lowers() bool { return a.sameSeed && a.Counter != nil && a.Counter
 // account proves from the access logs and the audit trail what was written, and how often:
 //
 //   - No write of the desk lowers a counter within a seed generation.
-//   - What changes more of a token's entry than its counter belongs to one outbox entry, which the desk had then, and has only
-//     once at each server. See settleAccounts for both servers together.
+//   - What changes more of a token's entry than its counter belongs to one attempt to deliver one entry of the outbox, and is
+//     written once for that entry: see settle.
 //   - A code is accepted a second time only by a server that did not know of the first, or that replication took back.
 func (s *stage) account(ctx context.Context) error {
 	h, err := s.history()
@@ -121,6 +126,11 @@ func (s *stage) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ids := make([]device.TokenID, 0, len(s.keys))
+	for _, k := range s.keys {
+		ids = append(ids, k.token())
+	}
+	entries := entriesOf(ids, acts, changesIn(s.Logs()), s.kills())
 	for dn, servers := range h {
 		for _, writes := range servers {
 			for _, w := range writes {
@@ -137,7 +147,7 @@ func (s *stage) account(ctx context.Context) error {
 			}
 		}
 		if id, ok := s.tokenAt(dn); ok {
-			s.settleAccounts(id, servers, entriesOf(id, acts))
+			s.book(id, servers, entries[id]).settle()
 		}
 	}
 	for _, a := range acts {
@@ -150,6 +160,16 @@ func (s *stage) account(ctx context.Context) error {
 	}
 	s.acceptedAgain(h)
 	return nil
+}
+
+// kills are the times in which there was no daemon.
+func (s *stage) kills() (all []outage) {
+	for _, o := range s.outages {
+		if o.daemon {
+			all = append(all, o)
+		}
+	}
+	return all
 }
 
 func (s *stage) tokenAt(dn string) (device.TokenID, bool) {
@@ -221,7 +241,7 @@ func (s *stage) verdict() string {
 	r := s.result
 	return fmt.Sprintf("%d entries (%d obsolete) by %d writes, %d of them of a counter alone; %d written at both servers as replication was late, %d again after it had taken them back; "+
 		"%d codes accepted at both before they were levelled, %d where replication took a counter back\n"+
-		"chaos: %.0f s, %d changes, %d daemon kills, %d slapd kills, %d pauses, %d cuts, %d logins: all agree, %d counters lowered, %d writes beyond one for each entry",
+		"chaos: %.0f s, %d changes, %d daemon kills, %d slapd kills, %d pauses, %d cuts, %d logins: all agree, %d counters lowered, %d writes beyond what attempts explain",
 		r.entries, r.obsolete, r.writes, r.raises, r.direct, r.undone, r.early, r.fallen,
-		s.length.Seconds(), r.entries, s.daemonKills.Load(), s.slapdKills.Load(), s.pauses.Load(), s.cuts.Load(), accepted, r.lowered, len(r.twice))
+		s.length.Seconds(), r.entries, s.daemonKills.Load(), s.slapdKills.Load(), s.pauses.Load(), s.cuts.Load(), accepted, r.lowered, r.beyond)
 }

@@ -15,13 +15,14 @@ type trouble struct {
 	what         string
 	server       int           // 1 or 2 if it is one of the servers itself
 	replication  bool          // it keeps the servers from replicating
+	daemon       bool          // it ends the daemon
 	calm, lasts  time.Duration // at most
 	befall, cure func(r *rand.Rand) error
 }
 
 func (s *stage) troubles() []trouble {
 	all := []trouble{{
-		what: "daemon killed", calm: 9 * time.Second, lasts: time.Second,
+		what: "daemon killed", daemon: true, calm: 9 * time.Second, lasts: time.Second,
 		befall: func(*rand.Rand) error {
 			s.KillDaemon()
 			s.daemonKills.Add(1)
@@ -74,7 +75,7 @@ func (s *stage) suffer(ctx context.Context, t trouble, r *rand.Rand) {
 			err = t.cure(r)
 		}
 		s.mu.Lock()
-		s.outages = append(s.outages, outage{t.server, t.replication, from, time.Now()})
+		s.outages = append(s.outages, outage{t.what, t.server, t.replication, t.daemon, from, time.Now()})
 		s.mu.Unlock()
 		if err != nil {
 			s.fail("%s: %v", t.what, err)

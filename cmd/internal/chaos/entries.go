@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,21 +11,47 @@ import (
 	"tokendesk/device"
 )
 
-// What package openldap documents: how long replication is waited for before another server is written directly, and how long a
-// server that it did not reach in time is not waited for again.
-const (
-	grace      = 1500 * time.Millisecond
-	impatience = 5 * time.Second
-)
-
-// entry is one of the outbox, as the audit trail tells of it: the desk had it from then to then.
+// entry is one of the outbox, as the audit trail and the daemon's log tell of it: the desk had it from then to then.
 type entry struct {
+	seq      uint64 // 0 if the daemon was killed before it could log the end
 	kind     string
 	from, to time.Time
 	dropped  bool // as obsolete
+	// spare: it has nothing of its own to write but a counter. So has an Assign beside a Put, which does all there is to do to the
+	// token's entry, unless a cut-off comes in between.
+	spare    bool
+	attempts []attempt
 }
 
+const advance = "advance"
+
 func (e entry) cutsOff() bool { return e.kind == "unassign" || e.kind == "disable" }
+
+func (e entry) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (change %d) from %s to %s", e.kind, e.seq, e.from.Format(clock), e.to.Format(clock))
+	for _, a := range e.attempts {
+		fmt.Fprintf(&b, ", tried %s-%s", a.from.Format(clock), a.to.Format(clock))
+		if a.end != delivered {
+			fmt.Fprintf(&b, " (%s)", a.end)
+		}
+	}
+	return b.String()
+}
+
+// attempt is a time in which the daemon tried once, at most, to deliver an entry.
+type attempt struct {
+	from, to time.Time
+	end      ending
+}
+
+type ending string
+
+const (
+	delivered ending = "delivered"
+	failed    ending = "failed"
+	killed    ending = "killed"
+)
 
 // causes are the acts that leave an entry.
 var causes = map[string][]string{
@@ -34,216 +61,164 @@ var causes = map[string][]string{
 
 // cause is an act that has left an entry.
 type cause struct {
-	at time.Time
-	// beside: an Assign that comes with a Put, which does all there is to do to the token's entry, unless a cut-off comes in between.
-	beside bool
+	at     time.Time
+	beside bool // an Assign that comes with a Put
 }
 
-// entriesOf lists a token's entries that were delivered or dropped; no Advance, which changes nothing but a counter. An act that may
-// have left no entry, as there was nobody to be cut off, makes one more begin too early at most.
-func entriesOf(id device.TokenID, acts []api.Act) (all []entry) {
-	waiting := map[string][]cause{}
+// causesOf lists by kind what has left entries of a token.
+func causesOf(id device.TokenID, acts []api.Act) map[string][]cause {
+	all, owned := map[string][]cause{}, false
 	for _, a := range acts {
-		if a.Object != string(id) {
+		if a.Object != string(id) || a.Outcome != "done" || causes[a.Action] == nil {
 			continue
 		}
+		named := a.Reason != "" // the user
 		for _, kind := range causes[a.Action] {
 			beside := kind == "assign" && a.Action != "assign"
-			if !beside || a.Reason != "" { // it names the user, if there is one
-				waiting[kind] = append(waiting[kind], cause{a.Time, beside})
+			if beside && !named || a.Action == "reissue: cut-off" && !owned {
+				continue // there is nobody
 			}
+			all[kind] = append(all[kind], cause{a.Time, beside})
 		}
-		kind, ended := strings.CutPrefix(a.Action, "push ")
-		if !ended || a.Outcome == "parked" || kind == "advance" {
+		switch a.Action {
+		case "assign", "enroll: assign", "reissue: assign":
+			owned = named
+		case "unassign", "reissue: cut-off":
+			owned = false
+		}
+	}
+	return all
+}
+
+// entriesOf lists what the outbox had of each token, in the order of its ends. What was never delivered ends now.
+func entriesOf(ids []device.TokenID, acts []api.Act, log []change, kills []outage) map[device.TokenID][]entry {
+	all := map[device.TokenID][]entry{}
+	for _, id := range ids {
+		all[id] = begun(ended(id, acts, log, kills), causesOf(id, acts))
+	}
+	beginAdvances(all)
+	for _, entries := range all {
+		for i := range entries {
+			entries[i].divide(log, kills)
+		}
+	}
+	return all
+}
+
+// ended lists a token's entries that were delivered or dropped.
+func ended(id device.TokenID, acts []api.Act, log []change, kills []outage) (all []entry) {
+	waiting := map[string][]change{} // for their entry, by kind
+	for _, c := range log {
+		if c.token == string(id) && !c.ended.IsZero() {
+			waiting[c.kind] = append(waiting[c.kind], c)
+		}
+	}
+	for _, a := range acts {
+		kind, push := strings.CutPrefix(a.Action, "push ")
+		if a.Object != string(id) || !push || a.Outcome == "parked" {
 			continue
 		}
-		e := entry{kind: kind, to: a.Time, dropped: a.Outcome == "obsolete"}
-		if began := waiting[kind]; len(began) > 0 {
-			waiting[kind] = began[1:]
-			e.from = began[0].at
-			if began[0].beside && !slices.ContainsFunc(all, func(c entry) bool { return c.cutsOff() && c.to.After(e.from) }) {
-				continue
-			}
+		e := entry{kind: kind, to: a.Time, dropped: a.Outcome == "obsolete", spare: kind == advance}
+		// The line comes just after the act, or not at all if the daemon is killed between them.
+		line := slices.IndexFunc(waiting[kind], func(c change) bool { return !c.ended.Before(e.to) })
+		if line >= 0 && !slices.ContainsFunc(kills, func(k outage) bool { return k.to.After(e.to) && k.to.Before(waiting[kind][line].ended) }) {
+			e.seq = waiting[kind][line].seq
+			waiting[kind] = waiting[kind][line+1:]
 		}
 		all = append(all, e)
 	}
 	return all
 }
 
-// mayHave tells whether a write can be an entry's, by its time and by what it does. To a server that hangs, a write may come
-// after the desk has given it up, and done without.
-func (s *stage) mayHave(e entry, w act) bool {
-	if w.when.Before(e.from) || w.opens && e.cutsOff() {
-		return false
+// begun gives each entry its cause: of one kind, they come in the same order.
+func begun(all []entry, left map[string][]cause) []entry {
+	var order []*entry
+	for i := range all {
+		order = append(order, &all[i])
 	}
-	to := e.to
-	for _, o := range s.outages {
-		if o.server == w.at+1 && o.from.Before(e.to) && o.to.After(e.from) && o.to.Add(time.Second).After(to) {
-			to = o.to.Add(time.Second)
+	if !slices.ContainsFunc(all, func(e entry) bool { return e.seq == 0 }) {
+		slices.SortFunc(order, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	}
+	for _, e := range order {
+		if waiting := left[e.kind]; len(waiting) > 0 {
+			left[e.kind] = waiting[1:]
+			e.from, e.spare = waiting[0].at, waiting[0].beside
 		}
 	}
-	return !w.when.After(to)
+	for kind, waiting := range left {
+		for _, c := range waiting {
+			all = append(all, entry{kind: kind, from: c.at, to: time.Now(), spare: c.beside})
+		}
+	}
+	for i, e := range all {
+		all[i].spare = e.spare && (e.kind == advance || !slices.ContainsFunc(all, func(c entry) bool { return c.cutsOff() && c.from.Before(e.to) && c.to.After(e.from) }))
+	}
+	return all
 }
 
-// settleAccounts has each write of a token's entry at either server, which changes more than the counter, belong to an entry of the
-// outbox:
-//
-//   - At one server an entry makes one such write at most. One more is made only if replication has taken the first back.
-//   - At both servers together too, unless it is a cut-off, which is made everywhere at once. It is made at the other server as
-//     well only if replication has not brought it there within its grace, or did not do so for another a moment ago.
-//   - An entry that brings a new seed makes at least one. A cut-off removes the secret at one server at least, if both had it
-//     when it was left.
-//
-// A write beyond that is told and counted, and no failure yet: in one run on a busy machine two had no entry left, which is not
-// explained. An entry that is tried again while a server is away may write each time, which the audit trail does not tell.
-//
-// Writes of the counter alone are not counted: each can only raise it, and so brings what was not known before.
-func (s *stage) settleAccounts(id device.TokenID, servers [2][]act, entries []entry) {
-	var ours []act
-	for _, writes := range servers {
-		for _, w := range writes {
-			switch {
-			case !w.ours || !w.changed:
-			case w.onlyRaises:
-				s.result.raises++
-			default:
-				ours = append(ours, w)
+// beginAdvances tells of entries of which the audit trail does not, when they were left at the earliest: after what has a lower
+// number, of whatever token.
+func beginAdvances(all map[device.TokenID][]entry) {
+	var order []*entry
+	for _, entries := range all {
+		for i := range entries {
+			if e := &entries[i]; e.seq > 0 {
+				order = append(order, e)
 			}
 		}
 	}
-	slices.SortStableFunc(ours, func(a, b act) int { return a.when.Compare(b.when) })
-	var once, each []place // an entry's place for a write, anywhere and at each server
-	for _, e := range entries {
-		each = append(each, place{e, 0}, place{e, 1})
-		if e.cutsOff() {
-			once = append(once, place{e, 0}, place{e, 1})
-			continue
+	slices.SortFunc(order, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+	var last time.Time
+	for _, e := range order {
+		if e.kind == advance {
+			e.from = last
 		}
-		once = append(once, place{e, anywhere})
+		last = latest(last, e.from)
 	}
-	for _, w := range s.unclaimed(each, ours) {
-		if takenBack(servers[w.at], w) {
-			s.result.undone++
-			continue
-		}
-		s.beyond("server %d: no entry of the outbox is left for this write: %s", w.at+1, w)
-	}
-	for _, w := range s.unclaimed(once, ours) {
-		switch {
-		case takenBack(servers[w.at], w):
-		case s.late(w, ours):
-			s.result.direct++
-		default:
-			s.beyond("server %d: the other one was written already, and replication was not late: %s", w.at+1, w)
-		}
-	}
-	for _, e := range entries {
-		if !e.dropped && !atLeastOnce(e, ours, servers) {
-			s.fail("%s of %s, left at %s and delivered at %s, was written nowhere", e.kind, id, e.from.Format(clock), e.to.Format(clock))
+	for _, entries := range all {
+		var last time.Time
+		for i := range entries {
+			if e := &entries[i]; e.kind == advance && e.seq == 0 {
+				e.from = last
+			} else if !e.cutsOff() {
+				last = latest(last, e.from)
+			}
 		}
 	}
 }
 
-// beyond notes a write for which no entry is left.
-func (s *stage) beyond(format string, args ...any) {
-	s.result.twice = append(s.result.twice, fmt.Sprintf(format, args...))
-	s.say(format, args...)
-}
-
-// place is a write that an entry may have made, at one server or anywhere.
-type place struct {
-	entry
-	at int
-}
-
-const anywhere = -1
-
-// unclaimed gives as many writes as possible a place each, the earlier ones first, and returns the others (a maximum matching, by
-// augmenting paths).
-func (s *stage) unclaimed(places []place, writes []act) (left []act) {
-	taken := make([]int, len(places)) // by which write, from 1
-	for i := range writes {
-		if !s.claim(places, writes, taken, i, make([]bool, len(places))) {
-			left = append(left, writes[i])
+// divide finds out when the entry was tried: each time ends with a failure, which the daemon logs, with the daemon, or with
+// success. After a failure there is a pause, and what is dropped is not tried before that.
+func (e *entry) divide(log []change, kills []outage) {
+	var ends []attempt
+	for _, c := range log {
+		if c.seq == e.seq && e.seq > 0 {
+			for _, f := range c.failures {
+				ends = append(ends, attempt{f.again, f.at, failed})
+			}
 		}
 	}
-	return left
+	for _, k := range kills {
+		if k.from.After(e.from) && k.from.Before(e.to) {
+			ends = append(ends, attempt{k.from, k.from, killed})
+		}
+	}
+	slices.SortStableFunc(ends, func(a, b attempt) int { return a.to.Compare(b.to) })
+	begin := e.from
+	for _, end := range ends {
+		if begin.Before(end.to) {
+			e.attempts = append(e.attempts, attempt{begin, end.to, end.end})
+		}
+		begin = latest(begin, end.from)
+	}
+	if !e.dropped {
+		e.attempts = append(e.attempts, attempt{begin, e.to, delivered})
+	}
 }
 
-func (s *stage) claim(places []place, writes []act, taken []int, i int, tried []bool) bool {
-	for n, sl := range places {
-		if tried[n] || sl.at != anywhere && sl.at != writes[i].at || !s.mayHave(sl.entry, writes[i]) {
-			continue
-		}
-		tried[n] = true
-		if taken[n] == 0 || s.claim(places, writes, taken, taken[n]-1, tried) {
-			taken[n] = i + 1
-			return true
-		}
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	return false
-}
-
-// takenBack tells whether replication has changed the entry at that server since the desk last wrote it there.
-func takenBack(writes []act, w act) bool {
-	replicated := false
-	for _, b := range writes {
-		switch {
-		case !b.Time.Before(w.Time):
-			return replicated
-		case b.onlyRaises || !b.changed:
-		default:
-			replicated = !b.ours
-		}
-	}
-	return replicated
-}
-
-// late tells whether replication had its time to bring what the desk wrote at the other server, or was known not to.
-func (s *stage) late(w act, ours []act) bool {
-	var first *act
-	for i := range ours {
-		if o := &ours[i]; o.at != w.at && !o.when.After(w.when) {
-			first = o
-		}
-	}
-	if first == nil {
-		return false
-	}
-	if w.when.Sub(first.when) >= grace {
-		return true
-	}
-	for _, o := range s.outages {
-		back := o.to.Add(o.to.Sub(o.from) + 2*time.Second) // until the servers have found each other again (retry, and TCP's)
-		if o.replication && o.from.Before(w.when) && back.After(first.when.Add(-grace-impatience)) {
-			return true
-		}
-	}
-	return false
-}
-
-// atLeastOnce tells whether an entry that had to change something did.
-func atLeastOnce(e entry, ours []act, servers [2][]act) bool {
-	within := func(w act) bool { return !w.when.Before(e.from) && !w.when.After(e.to) }
-	switch {
-	case e.kind == "put":
-		return slices.ContainsFunc(ours, within)
-	case e.cutsOff() && openAt(servers[0], e.from) && openAt(servers[1], e.from):
-		return slices.ContainsFunc(ours, func(w act) bool { return w.closes && within(w) })
-	}
-	return true
-}
-
-// openAt tells whether the secret was there all through that second: the log is not more precise.
-func openAt(writes []act, t time.Time) bool {
-	begin, open := t.Truncate(time.Second), false
-	for _, w := range writes {
-		switch {
-		case w.Time.Before(begin):
-			open = w.open
-		case w.Time.Before(begin.Add(time.Second)):
-			open = open && w.open
-		}
-	}
-	return open
+	return b
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func (s *stage) again(ctx context.Context, what string, try func(context.Context
 		if err == nil {
 			return nil
 		}
-		if known := (*api.Error)(nil); !errors.As(err, &known) || known.Code == api.Internal {
+		if isHopeless(err) {
 			return fmt.Errorf("waiting until %s: %w", what, err)
 		}
 		select {
@@ -61,6 +62,12 @@ func (s *stage) again(ctx context.Context, what string, try func(context.Context
 		case <-retry.C:
 		}
 	}
+}
+
+// isHopeless tells whether to try again is no use.
+func isHopeless(err error) bool {
+	known := (*api.Error)(nil)
+	return err != nil && (!errors.As(err, &known) || known.Code == api.Internal)
 }
 
 // resolveAll goes on with all unfinished work.
@@ -126,15 +133,22 @@ func (s *stage) quiet(ctx context.Context) error {
 	look := time.NewTicker(lookAgain)
 	defer look.Stop()
 	var last time.Time
+	left := "nothing is known yet"
 	for readings := 0; ; {
 		var now api.Status
 		if err := s.Client.Get(ctx, "/v1/status", nil, &now); err != nil {
-			return err
+			return fmt.Errorf("it does not come to rest: %s: %w", left, err)
 		}
-		left := unsettled(now)
+		if len(now.Unfinished) > 0 { // of an officer who left at the end of the chaos, after which it went on for a while
+			if err := s.resolveAll(ctx); isHopeless(err) {
+				return err
+			}
+		}
+		left = unsettled(now)
 		switch {
 		case left != "":
 			readings = -1
+		case now.Central.Read == nil: // they are being read, which takes its time on a busy machine
 		case readings < 0 || !now.Central.Read.Equal(last):
 			readings++
 			last = *now.Central.Read
@@ -144,7 +158,7 @@ func (s *stage) quiet(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("it does not come to rest: %s", left)
+			return fmt.Errorf("it does not come to rest: %s", cmp.Or(left, "the servers are not read"))
 		case <-look.C:
 		}
 	}
@@ -158,8 +172,6 @@ func unsettled(now api.Status) string {
 		return "unfinished: " + strings.Join(now.Unfinished, ", ")
 	case c.Waiting > 0 || c.Parked > 0:
 		return fmt.Sprintf("%d changes wait and %d are parked: %s", c.Waiting, c.Parked, c.Problem)
-	case c.Read == nil:
-		return "the servers were never read"
 	case len(c.Missing) > 0:
 		return "not read: " + strings.Join(c.Missing, ", ")
 	}

@@ -63,10 +63,12 @@ func (k *key) token() device.TokenID { return device.SlotToken(device.YubiKeyID(
 
 func (k *key) path(verb string) string { return "/v1/tokens/" + string(k.token()) + verb }
 
-// outage is a time in which one of the servers was not there for somebody.
+// outage is a time in which one of the servers, or the daemon, was not there for somebody.
 type outage struct {
+	what        string
 	server      int  // 1 or 2 if it was one of the servers itself
 	replication bool // the servers could not replicate
+	daemon      bool // it was the daemon
 	from, to    time.Time
 }
 
