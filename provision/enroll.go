@@ -48,7 +48,16 @@ func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tel
 	if err := check.Validate(); err != nil {
 		return nil, refuse("", "%v", err)
 	}
-	if err := r.Vault.View(func(tx *vault.Tx) error { return enrollable(tx, e) }); err != nil {
+	generation := 1
+	err = r.Vault.View(func(tx *vault.Tx) error {
+		if err := enrollable(tx, e); err != nil {
+			return err
+		}
+		before, _, err := tx.Tombstone(e.Token)
+		generation += before.Generation // the central service tells seeds of one name apart by it
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	name, served, err := r.checkUser(ctx, e.User)
@@ -70,7 +79,7 @@ func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tel
 	}
 	return r.begin(ctx, planEnroll, by, e.Token, params{
 		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter, Typed: e.Typed,
-		Generation: 1, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
+		Generation: generation, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
 		Occupied: state.Configured,
 	}, tell)
 }
@@ -85,15 +94,12 @@ func enrollable(tx *vault.Tx, e Enrollment) error {
 		return nil
 	case err != nil:
 		return err
+	case t.Status == vault.Compromised:
+		return refuse(fmt.Sprintf("to use its name again, delete it first: tokendesk delete %s", t.ID), "%s is compromised (%s); it never comes back", t.ID, t.Loss.Kind)
 	case t.Owner != "":
 		return refuse(fmt.Sprintf("to give it to somebody else: tokendesk reissue %s --to USER", t.ID), "%s is enrolled and belongs to %s", t.ID, t.Owner)
 	}
 	return refuse(fmt.Sprintf("to hand it out with a fresh seed: tokendesk reissue %s --to USER", t.ID), "%s is already enrolled, as stock", t.ID)
-}
-
-// Idle refuses a token with unfinished work.
-func (r *Runner) Idle(id device.TokenID) error {
-	return r.Vault.View(func(tx *vault.Tx) error { return idle(tx, id) })
 }
 
 // idle refuses a token with unfinished work.
@@ -114,12 +120,26 @@ func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	code := secret.Random(device.AccessCodeSize)
-	defer code.Wipe()
-	if err := tx.SetAccessCode(w.job.Token, code); err != nil {
+	if err := setAccessCode(tx, w.job.Token); err != nil {
 		return err
 	}
 	return sealSeed(tx, w)
+}
+
+// setAccessCode gives a token a fresh access code, unless one of a token of its name that was deleted is there: that one may
+// protect the slot.
+func setAccessCode(tx *vault.Tx, id device.TokenID) error {
+	code, err := tx.AccessCode(id)
+	if err == nil {
+		code.Wipe()
+		return nil
+	}
+	if !errors.Is(err, vault.ErrNotFound) {
+		return err
+	}
+	code = secret.Random(device.AccessCodeSize)
+	defer code.Wipe()
+	return tx.SetAccessCode(id, code)
 }
 
 func sealSeed(tx *vault.Tx, w *work) error {

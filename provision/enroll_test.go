@@ -57,7 +57,7 @@ func TestEnrolledKeyTypesTheSealedSeed(t *testing.T) {
 			if _, found := b.job(e.Token); found || woken == 0 {
 				t.Errorf("job left: %v; outbox woken %d times", found, woken)
 			}
-			if err := b.Idle(e.Token); err != nil {
+			if err := b.Ready(e.Token, provision.ActEdit); err != nil {
 				t.Error(err)
 			}
 		})

@@ -1,7 +1,31 @@
 package provision
 
+import "slices"
+
 // Next is the step at which a job of a plan stands once step i is committed.
 func Next(plan string, i int) int { return next(plans()[plan], i) }
 
 // Begins tells whether a transaction begins with step i of a plan.
 func Begins(plan string, i int) bool { return i == 0 || Next(plan, i-1) == i }
+
+// Mutate changes the transition table until restore is called.
+func Mutate(change func([]Rule)) (restore func()) {
+	before := lifecycle
+	lifecycle = Lifecycle()
+	change(lifecycle)
+	return func() { lifecycle = before }
+}
+
+// Forbid takes an action from the type of all tokens until restore is called.
+func Forbid(a Action) (restore func()) {
+	before := yubikeyHOTP
+	yubikeyHOTP.Actions = slices.DeleteFunc(slices.Clone(before.Actions), func(b Action) bool { return a == b })
+	return func() { yubikeyHOTP = before }
+}
+
+// Unclaimed tells whether nobody has a claim to anything.
+func (r *Runner) Unclaimed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.busy) == 0
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"tokendesk/device"
@@ -18,17 +19,29 @@ type plan struct {
 	begin func(context.Context, *bench, provision.Tell) error
 	want  string // outbox
 	owner string
+	gone  bool // the token is deleted, and the slot empty
+	// write is the first step that changes the device, and before the last one in front of it.
+	write, before string
+	touches       int // that settle it
 }
 
 // plans prepares for every plan a bench on which it can start. A plan without an entry here fails the test.
 func plans(t *testing.T) []plan {
 	known := map[string]plan{
-		"enroll": {want: "put/1 assign/1:alice", owner: "alice", begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
+		"enroll": {want: "put/1 assign/1:alice", owner: "alice", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
 			_, err := b.Enroll(ctx, officer, enrollment(slot2, "alice"), tell)
 			return err
 		}},
-		"reissue": {want: "unassign/1:alice put/2 assign/2:bob", owner: "bob", begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
+		"reissue": {want: "unassign/1:alice put/2 assign/2:bob", owner: "bob", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
 			_, err := b.Reissue(ctx, officer, slot2, "bob", tell)
+			return err
+		}},
+		"reseed": {want: "put/2", owner: "alice", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
+			_, err := b.Reseed(ctx, officer, slot2, tell)
+			return err
+		}},
+		"wipe": {want: "unassign/1:alice remove/1:alice", gone: true, write: "erase", before: "cut-off", begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
+			_, err := b.Wipe(ctx, officer, slot2, "scrapped", tell)
 			return err
 		}},
 	}
@@ -72,23 +85,56 @@ func (p plan) wantSettled(t *testing.T, b *bench) {
 	if j, found := b.job(slot2); found {
 		t.Fatalf("the job is still there: %+v", j)
 	}
-	tok := b.token(slot2)
-	if tok.Status != vault.Active || tok.Owner != p.owner {
-		t.Errorf("%+v", tok)
-	}
-	b.view(func(tx *vault.Tx) error {
-		seeds, err := tx.Generations(slot2)
-		if len(seeds) != 1 || seeds[0] != tok.Generation {
-			t.Errorf("seeds %v of a token at generation %d", seeds, tok.Generation)
+	if p.gone {
+		b.wantBuried(slot2, vault.Tombstone{Generation: 1, Owner: "alice", Status: vault.Active, Officer: officer.Name, Reason: "scrapped"})
+		if last := b.history(slot2)[0]; last.Action != "wipe: remove" || last.Reason != "user alice; scrapped" {
+			t.Errorf("%+v", last)
 		}
-		return err
-	})
+	} else {
+		b.wantOnly(slot2, p.owner)
+	}
 	b.wantOutbox(p.want)
-	b.wantOnDevice(slot2)
 	if err := b.Vault.Check(); err != nil {
 		t.Error(err)
 	}
 	wantRefused(t, func() error { _, err := b.Resolve(t.Context(), officer, slot2, nil, b.tell); return err }(), "nothing to resolve")
+}
+
+// wantOnly checks that a token is active and that its device holds its only seed.
+func (b *bench) wantOnly(id device.TokenID, owner string) {
+	b.t.Helper()
+	tok := b.token(id)
+	if tok.Status != vault.Active || tok.Owner != owner {
+		b.t.Errorf("%+v", tok)
+	}
+	b.view(func(tx *vault.Tx) error {
+		seeds, err := tx.Generations(id)
+		if len(seeds) != 1 || seeds[0] != tok.Generation {
+			b.t.Errorf("seeds %v of a token at generation %d", seeds, tok.Generation)
+		}
+		return err
+	})
+	b.wantOnDevice(id)
+}
+
+// wantBuried checks that nothing is left of a token but its tombstone, and that its slot is empty.
+func (b *bench) wantBuried(id device.TokenID, want vault.Tombstone) {
+	b.t.Helper()
+	if b.exists(id) {
+		b.t.Errorf("%s is in the vault", id)
+	}
+	b.view(func(tx *vault.Tx) error {
+		seeds, err := tx.Generations(id)
+		got, found, terr := tx.Tombstone(id)
+		want.ID, want.Time = id, got.Time
+		if len(seeds) != 0 || !found || got != want || got.Time.IsZero() {
+			b.t.Errorf("seeds %v, tombstone %+v, want %+v", seeds, got, want)
+		}
+		return errors.Join(err, terr)
+	})
+	if b.configured(id) {
+		b.t.Error("the slot is not empty")
+	}
 }
 
 func TestPulledKeyIsSettledByTwoTouches(t *testing.T) {
@@ -105,17 +151,17 @@ func TestPulledKeyIsSettledByTwoTouches(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%s/%d", p.name, f.kind, f.n), func(t *testing.T) {
 				b := p.bench(t)
 				b.fault(f.kind, f.n)
-				b.wantUnfinished(p.begin(t.Context(), b, b.tell), slot2, "program", device.ErrGone)
+				b.wantUnfinished(p.begin(t.Context(), b, b.tell), slot2, p.write, device.ErrGone)
 				b.touches()
 				_, err := b.Resolve(t.Context(), officer, slot2, nil, b.tell)
-				b.wantUnfinished(err, slot2, "program", device.ErrGone)
-				if b.token(slot2).Status == vault.Active {
-					t.Error("a token that may hold either of two seeds is active")
+				b.wantUnfinished(err, slot2, p.write, device.ErrGone)
+				if tok := b.token(slot2); tok.Status == vault.Active && (!p.gone || tok.Owner != "") {
+					t.Errorf("a token of which nobody knows what it holds is in use: %+v", tok)
 				}
 				b.key.Insert()
 				b.resolve(slot2)
-				if n := b.touches(); n != 2 {
-					t.Errorf("%d touches, want 2", n)
+				if n := b.touches(); n != p.touches {
+					t.Errorf("%d touches, want %d", n, p.touches)
 				}
 				p.wantSettled(t, b)
 			})
@@ -178,7 +224,8 @@ func TestRecoverFinishesWhatNeedsNobody(t *testing.T) {
 	for _, p := range plans(t) {
 		t.Run(p.name, func(t *testing.T) {
 			b := p.bench(t)
-			p.crash(t, b, "verify")
+			steps := provision.Steps()[p.name]
+			p.crash(t, b, steps[len(steps)-2])
 			b.key.Remove()
 			if err := b.Recover(t.Context()); err != nil {
 				t.Fatal(err)
@@ -211,10 +258,11 @@ func TestRecoverRefusesWorkOfAnotherVersion(t *testing.T) {
 // A second crash during Resolve, at every step again.
 func TestCrashDuringResolve(t *testing.T) {
 	for _, p := range plans(t) {
-		for _, step := range []string{"program", "verify", "assign"} {
+		steps := provision.Steps()[p.name]
+		for _, step := range steps[slices.Index(steps, p.write):] {
 			t.Run(p.name+"/"+step, func(t *testing.T) {
 				b := p.bench(t)
-				p.crash(t, b, "program")
+				p.crash(t, b, p.before)
 				again := p
 				again.begin = func(ctx context.Context, b *bench, tell provision.Tell) error {
 					_, err := b.Resolve(ctx, officer, slot2, nil, tell)
@@ -262,7 +310,7 @@ func TestCancelledAtEveryProgress(t *testing.T) {
 					}
 					b.wantUnfinished(err, slot2, u.Step, context.Canceled)
 					b.resolve(slot2)
-				} else if err != nil || at.Step != "verify" && at.Step != "assign" {
+				} else if steps := provision.Steps()[p.name]; err != nil || !slices.Contains(steps[len(steps)-2:], at.Step) {
 					t.Errorf("cancelled at %+v: %v, and no job", at, err)
 				}
 				p.wantSettled(t, b)

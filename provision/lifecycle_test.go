@@ -11,20 +11,21 @@ import (
 	"tokendesk/vault"
 )
 
-// act carries out one lifecycle action by its name.
+// act carries out an order on one token by its name.
 func (b *bench) act(name string, id device.TokenID, user string) (tok vault.Token, changes []vault.Change, err error) {
-	switch name {
-	case "assign":
-		return b.Assign(b.t.Context(), officer, id, user)
-	case "unassign":
-		return b.Unassign(officer, id)
-	case "disable":
-		return b.Disable(officer, id)
-	case "enable":
-		return b.Enable(officer, id)
+	b.t.Helper()
+	o := provision.Order{Action: provision.Action(name), Tokens: []device.TokenID{id}, Reason: "as the test wants"}
+	if name == "assign" {
+		o.User = user
 	}
-	b.t.Fatalf("no action %q", name)
-	return
+	if name == "compromise" {
+		o.Loss = vault.Stolen
+	}
+	tokens, changes, err := b.Do(b.t.Context(), officer, o)
+	if len(tokens) == 1 {
+		tok = tokens[0]
+	}
+	return tok, changes, err
 }
 
 func TestLifecycleTransitions(t *testing.T) {
@@ -60,9 +61,9 @@ func TestLifecycleTransitions(t *testing.T) {
 
 		{name: "enable", from: vault.Disabled, owner: "alice", status: vault.Active, then: "alice", outbox: "enable/1:alice"},
 		{name: "enable", from: vault.Disabled, status: vault.Active, outbox: "enable/1"},
-		{name: "enable", from: vault.Active, owner: "alice", refused: "is active, not disabled"},
-		{name: "enable", from: vault.Pending, refused: "is pending, not disabled"},
-		{name: "enable", from: vault.Limbo, refused: "is limbo, not disabled"},
+		{name: "enable", from: vault.Active, owner: "alice", refused: "is active; only a disabled token can be enabled"},
+		{name: "enable", from: vault.Pending, refused: "is pending; only a disabled token"},
+		{name: "enable", from: vault.Limbo, refused: "is limbo; only a disabled token"},
 	} {
 		t.Run(c.name+" of "+string(c.from)+" of "+c.owner+" to "+c.user, func(t *testing.T) {
 			b := &bench{Runner: b.Runner, t: t}
@@ -100,18 +101,6 @@ func TestLifecycleTransitions(t *testing.T) {
 	}
 }
 
-// put stores a token with a seed of its generation.
-func (b *bench) put(tok vault.Token) {
-	b.t.Helper()
-	b.update(func(tx *vault.Tx) error {
-		seeds, err := tx.Generations(tok.ID)
-		if err == nil && len(seeds) == 0 {
-			err = tx.SetSeed(tok.ID, tok.Generation, randomSeed())
-		}
-		return errors.Join(err, tx.PutToken(tok))
-	})
-}
-
 func TestUnfinishedWorkHoldsOffEverythingElse(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
@@ -124,10 +113,10 @@ func TestUnfinishedWorkHoldsOffEverythingElse(t *testing.T) {
 		_, _, err := b.act(name, slot2, "carol")
 		wantRefused(t, err, "an unfinished reissue of "+string(slot2), "tokendesk resolve "+string(slot2))
 	}
-	wantRefused(t, b.Idle(slot2), "an unfinished reissue")
+	wantRefused(t, b.Ready(slot2, provision.ActTest), "an unfinished reissue")
 	b.wantOutbox("unassign/1:alice")
-	if err := b.Idle(slot1); err != nil {
-		t.Errorf("the other slot: %v", err)
+	if err := b.Ready(slot1, provision.ActTest); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("an unknown token: %v", err)
 	}
 }
 
@@ -171,18 +160,18 @@ func TestOneTokenForAUserAtATime(t *testing.T) {
 			return user, nil
 		}
 		asked = true
-		if _, _, err := b.Assign(ctx, officer, slot1, "ALICE"); err == nil || !strings.Contains(err.Error(), "another officer's work for ALICE is going on") {
+		if _, _, err := b.act("assign", slot1, "ALICE"); err == nil || !strings.Contains(err.Error(), "another officer's work for ALICE is going on") {
 			t.Errorf("the second officer: %v", err)
 		}
 		return user, nil
 	}
-	if _, _, err := b.Assign(t.Context(), officer, slot2, "alice"); err != nil {
+	if _, _, err := b.act("assign", slot2, "alice"); err != nil {
 		t.Fatal(err)
 	}
 	if owner := b.token(slot1).Owner; owner != "" {
 		t.Errorf("the other token belongs to %s", owner)
 	}
-	if _, _, err := b.Assign(t.Context(), officer, slot1, "alice"); err != nil { // nobody is held back for good
+	if _, _, err := b.act("assign", slot1, "alice"); err != nil { // nobody is held back for good
 		t.Error(err)
 	}
 }

@@ -1,5 +1,8 @@
-// Package provision turns blank tokens into verified, assigned ones, and takes them from a leaver to a
-// successor.
+// Package provision turns blank tokens into verified, assigned ones, takes them from a leaver to a
+// successor, and does everything else that officers do with them until they are gone.
+//
+// One transition table (Lifecycle) says what can be done with a token, and what follows. What needs no
+// device is an order: one transaction for all its tokens, which a second officer may have to approve.
 //
 // Work of several steps is a plan: a list of named steps, each an effect outside the vault that can be
 // repeated and a change inside it. The change and the advance of the journal are one transaction, so
@@ -11,11 +14,13 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +42,11 @@ type Runner struct {
 	// CheckUser refuses a user whom the central service does not know or who can have no more tokens there, and
 	// returns the name as the central service spells it. Nil: anybody.
 	CheckUser func(ctx context.Context, user string) (string, error)
+	// CentralTokens names the active tokens of a user at the central service, including those that the vault does not know.
+	// Nil: there are none.
+	CentralTokens func(ctx context.Context, user string) (names []string, err error)
+	// Policy says what takes a second officer.
+	Policy Policy
 	// Wake tells the outbox that it has new entries. May be nil.
 	Wake func()
 	// Checkpoint is called after every transaction of a plan with the plan's and the step's name. May be nil.
@@ -111,7 +121,7 @@ type params struct {
 	Identifier   bool           `json:"identifier"`
 	Enter        bool           `json:"enter"`
 	Generation   int            `json:"generation"`        // of the seed being programmed
-	Leaver       string         `json:"leaver,omitempty"`  // reissue: who had the token
+	Leaver       string         `json:"leaver,omitempty"`  // reissue, wipe: who had the token
 	CutOff       uint64         `json:"cut_off,omitempty"` // reissue: the outbox entry that cuts the leaver off
 	Serial       device.Serial  `json:"serial"`
 	Firmware     device.Version `json:"firmware"`
@@ -119,6 +129,7 @@ type params struct {
 	Occupied     bool           `json:"occupied,omitempty"` // enroll: the slot held something before
 	Written      bool           `json:"written,omitempty"`  // the device has confirmed the seed at least once
 	Typed        bool           `json:"typed,omitempty"`    // verify by codes that somebody types in, not by captured ones
+	Reason       string         `json:"reason,omitempty"`   // wipe: the officer's words
 }
 
 // work is a job being carried out.
@@ -152,13 +163,15 @@ type step struct {
 const (
 	planEnroll  = "enroll"
 	planReissue = "reissue"
+	planReseed  = "reseed"
+	planWipe    = "wipe"
 )
 
 // stepConfirm is the step of a reissue after which it cannot be called off.
 const stepConfirm = "confirm"
 
 func plans() map[string][]step {
-	return map[string][]step{planEnroll: enrollPlan(), planReissue: reissuePlan()}
+	return map[string][]step{planEnroll: enrollPlan(), planReissue: reissuePlan(), planReseed: reseedPlan(), planWipe: wipePlan()}
 }
 
 // Steps names the steps of every plan, in order.
@@ -263,7 +276,7 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 					return err
 				}
 			}
-			if err := w.record(tx, w.job.Kind+": "+s.name, w.params.User); err != nil {
+			if err := w.record(tx, w.job.Kind+": "+s.name); err != nil {
 				return err
 			}
 			w.job.Step++
@@ -301,9 +314,11 @@ func next(plan []step, i int) int {
 	return i
 }
 
-// record adds an act on the work's token to the audit trail.
-func (w *work) record(tx *vault.Tx, action, user string) error {
-	return tx.Audit(vault.Done(w.by, action, w.job.Token, user))
+// record adds an act on the work's token to the audit trail: for whom it is, or else against whom, and why.
+func (w *work) record(tx *vault.Tx, action string) error {
+	act := vault.Done(w.by, action, w.job.Token, cmp.Or(w.params.User, w.params.Leaver))
+	act.Reason = strings.Trim(act.Reason+"; "+w.params.Reason, "; ")
+	return tx.Audit(act)
 }
 
 // park notes in the journal why the work stopped. The job stays where it is.

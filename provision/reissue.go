@@ -30,13 +30,7 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenI
 		return nil, err
 	}
 	defer release()
-	var t vault.Token
-	err = r.Vault.View(func(tx *vault.Tx) (err error) {
-		if t, err = tx.Token(id); err != nil {
-			return err
-		}
-		return idle(tx, id)
-	})
+	t, err := r.fitFor(id, ActReissue)
 	if err != nil {
 		return nil, err
 	}
@@ -45,10 +39,6 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenI
 		return nil, refuse("name the new owner", "a reissue needs a new owner")
 	case strings.EqualFold(t.Owner, user):
 		return nil, refuse("to repair a counter: tokendesk resync "+string(id), "%s belongs to %s already", id, user)
-	case t.Status == vault.Disabled:
-		return nil, refuse("enable it first, if it may be used again: tokendesk enable "+string(id), "%s is disabled", id)
-	case t.Status != vault.Active:
-		return nil, refuse("", "%s is %s; only an active token can be reissued", id, t.Status)
 	}
 	user, served, err := r.checkUser(ctx, user)
 	if err != nil {
@@ -62,10 +52,9 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenI
 		}
 		return nil, err
 	}
-	return r.begin(ctx, planReissue, by, id, params{
-		User: user, Leaver: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Enter: t.Enter,
-		Generation: t.Generation + 1, Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated || emulated,
-	}, tell)
+	p := afresh(t, emulated)
+	p.User, p.Leaver = user, t.Owner
+	return r.begin(ctx, planReissue, by, id, p, tell)
 }
 
 // cutOff takes the token from its owner, here and, through the outbox, centrally. Of a token that was

@@ -108,7 +108,7 @@ func TestReissueOfStockWaitsForAnEarlierCutOff(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
 	b.deliver()
-	_, changes, err := b.Unassign(officer, slot2)
+	_, changes, err := b.act("unassign", slot2, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,10 +177,10 @@ func TestReissueOfAnUnverifiedTokenIsRefused(t *testing.T) {
 func TestUndeliveredPutOfTheOldSeedDoesNotHoldUpTheNewOne(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
-	if _, _, err := b.Disable(officer, slot2); err != nil {
+	if _, _, err := b.act("disable", slot2, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := b.Enable(officer, slot2); err != nil {
+	if _, _, err := b.act("enable", slot2, ""); err != nil {
 		t.Fatal(err)
 	}
 	b.wantOutbox("put/1 assign/1:alice disable/1:alice enable/1:alice")
@@ -225,7 +225,7 @@ func TestReissueOfADisabledTokenIsRefused(t *testing.T) {
 	b := newBench(t)
 	b.enrolled(slot2, "alice")
 	b.deliver()
-	if _, _, err := b.Disable(officer, slot2); err != nil {
+	if _, _, err := b.act("disable", slot2, ""); err != nil {
 		t.Fatal(err)
 	}
 	wantRefused(t, b.reissue(t.Context(), slot2, "bob"), "is disabled", "tokendesk enable "+string(slot2))

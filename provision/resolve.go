@@ -41,7 +41,7 @@ func (r *Runner) Resolve(ctx context.Context, by audit.Officer, id device.TokenI
 }
 
 // Undo erases what an unfinished enroll has left, on the device and in the vault. Of a reissue that has not sealed
-// a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off.
+// a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off. Nothing else can be undone.
 func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, tell Tell) error {
 	release, err := r.Claim(id)
 	if err != nil {
@@ -52,10 +52,16 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 	if err != nil {
 		return err
 	}
-	if w.job.Kind == planReissue {
+	switch w.job.Kind {
+	case planReissue:
 		return w.callOff()
+	case planReseed:
+		return keepOn(id)
+	case planWipe:
+		return refuse(fmt.Sprintf("finish it: tokendesk resolve %s; or, without the key: tokendesk delete %s", id, id), "this wipe cannot be undone: the key may be erased")
 	}
-	erased, err := w.erase(ctx)
+	var erased bool
+	err = w.Open(ctx, id, func(t device.HOTPToken, _ bool) (err error) { erased, err = w.erase(ctx, t); return err })
 	if err != nil {
 		return fmt.Errorf("cannot erase the slot: %w", err)
 	}
@@ -68,7 +74,7 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 		if err := tx.DeleteJob(w.job.ID); err != nil {
 			return err
 		}
-		return errors.Join(tx.DeleteToken(id), w.record(tx, "undo "+w.job.Kind, w.params.User))
+		return errors.Join(tx.DeleteToken(id), tx.RaiseTombstone(id, w.params.Generation), w.record(tx, "undo "+w.job.Kind))
 	})
 	if err != nil {
 		return err
@@ -87,7 +93,7 @@ func (w *work) callOff() error {
 		if t.Status == vault.Limbo || t.Generation == w.params.Generation {
 			return refuse("finish it: tokendesk resolve "+string(t.ID), "this reissue cannot be undone any more: a new seed is sealed for the key")
 		}
-		return errors.Join(tx.DeleteJob(w.job.ID), w.record(tx, "undo "+w.job.Kind, w.params.User))
+		return errors.Join(tx.DeleteJob(w.job.ID), w.record(tx, "undo "+w.job.Kind))
 	})
 	if err != nil {
 		return err
@@ -98,7 +104,7 @@ func (w *work) callOff() error {
 
 // erase empties the slot if it holds our seed, or may. A slot that was protected by somebody else's code all
 // the time cannot, and is left alone.
-func (w *work) erase(ctx context.Context) (erased bool, err error) {
+func (w *work) erase(ctx context.Context, t device.HOTPToken) (erased bool, err error) {
 	var code secret.Secret
 	err = w.Vault.View(func(tx *vault.Tx) (err error) {
 		code, err = tx.AccessCode(w.job.Token)
@@ -108,23 +114,18 @@ func (w *work) erase(ctx context.Context) (erased bool, err error) {
 		return false, err
 	}
 	defer code.Wipe()
-	erased = true
-	err = w.Open(ctx, w.job.Token, func(t device.HOTPToken, _ bool) error {
-		state, err := t.Describe(ctx)
-		if err != nil || !state.Configured {
-			return err
+	state, err := t.Describe(ctx)
+	if err != nil || !state.Configured {
+		return err == nil, err
+	}
+	err = t.Delete(ctx, code)
+	if rejected := (*device.RejectedError)(nil); errors.As(err, &rejected) {
+		if w.params.Occupied && !w.params.Written {
+			return false, nil
 		}
-		err = t.Delete(ctx, code)
-		if rejected := (*device.RejectedError)(nil); errors.As(err, &rejected) {
-			if w.params.Occupied && !w.params.Written {
-				erased = false
-				return nil
-			}
-			return fmt.Errorf("%w; the slot no longer holds what the desk wrote: erase it with the program that changed it, and repeat", err)
-		}
-		return err
-	})
-	return erased, err
+		err = fmt.Errorf("%w; the slot no longer holds what the desk wrote: erase it with the program that changed it, and repeat", err)
+	}
+	return err == nil, err
 }
 
 // Desk is who finishes interrupted work at start.

@@ -43,7 +43,7 @@ type bench struct {
 	path  string // of the vault
 	touch bool   // somebody touches the key when asked to
 
-	// Called on the device right before it is programmed, or asked for codes. May be nil.
+	// Called on the device right before it is programmed or erased, or asked for codes. May be nil.
 	beforeProgram, beforeCode func(device.HOTPToken)
 
 	mu   sync.Mutex
@@ -130,6 +130,13 @@ func (w *watched) Program(ctx context.Context, c device.HOTPConfig) error {
 		w.b.beforeProgram(w.Slot)
 	}
 	return w.Slot.Program(ctx, c)
+}
+
+func (w *watched) Delete(ctx context.Context, code secret.Secret) error {
+	if w.b.beforeProgram != nil {
+		w.b.beforeProgram(w.Slot)
+	}
+	return w.Slot.Delete(ctx, code)
 }
 
 func (w *watched) Code(ctx context.Context) (string, error) {

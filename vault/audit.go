@@ -62,7 +62,7 @@ func (tx *Tx) writeActs(epoch, counter uint64) error {
 		a.Time, a.Epoch, a.Counter = time.Now().UTC(), epoch, counter
 		e := tx.ledger.Trail.Next(a)
 		tx.ledger.Trail = e.Point()
-		if err := tx.store(bucketAudit, numberKey(e.Seq), e); err != nil {
+		if err := errors.Join(tx.store(bucketAudit, numberKey(e.Seq), e), tx.reindex(nil, (*act)(&e))); err != nil {
 			return err
 		}
 	}

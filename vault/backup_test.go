@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"go.etcd.io/bbolt"
@@ -42,7 +43,9 @@ func stocked(t testing.TB, code string) (*vault.Vault, *vaulttest.Chip) {
 			_, err := tx.Enqueue(vault.Change{Kind: k, Token: alice, Generation: 1, User: "alice"})
 			errs = append(errs, err)
 		}
-		errs = append(errs, tx.PutJob(&vault.Job{Kind: "enroll", Token: bob, Params: []byte(`{"digits":6}`)}), tx.Audit(audit.Act{Action: "fill", Outcome: "done"}))
+		errs = append(errs, tx.PutJob(&vault.Job{Kind: "enroll", Token: bob, Params: []byte(`{"digits":6}`)}), tx.Audit(audit.Act{Action: "fill", Object: string(alice), Outcome: "done"}),
+			put(tx, gone, []byte("seed of "+gone)), tx.Bury(vault.Tombstone{ID: gone, Officer: "olga", Reason: "scrapped"}),
+			tx.PutApproval(&vault.Approval{Action: "delete", Object: string(alice), Expires: time.Now().Add(time.Hour)}))
 		return errors.Join(errs...)
 	})
 	return v, chip

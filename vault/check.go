@@ -4,15 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-
-	"go.etcd.io/bbolt"
+	"slices"
 
 	"tokendesk/device"
 	"tokendesk/vault/audit"
 )
 
 // Check verifies the whole vault, as Unlock does, and beyond that its meaning: that every seed, access code, job and
-// change belongs to a token that is there, that a token's own seed and those of changes that carry one are there, that the
+// change belongs to a token that is there (a cut-off, or was), that a token's own seed and those of changes that carry one are there, that the
 // index says of every token what it is, and that the audit trail is one chain. It holds off writers meanwhile.
 func (v *Vault) Check() error {
 	v.writer.Lock()
@@ -46,7 +45,7 @@ func (v *Vault) Check() error {
 // checkContents reads every record and secret, and settles every token that any of them names. It keeps no list of them.
 func (tx *Tx) checkContents() error {
 	c := &contents{Tx: tx, counts: map[string]int{}}
-	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkIndex, tx.checkTrail} {
+	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals, c.checkTrail, c.checkIndex} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -62,15 +61,15 @@ type contents struct {
 }
 
 // checkTrail checks that the audit trail is one chain that ends where the ledger says.
-func (tx *Tx) checkTrail() error {
-	at := audit.Genesis(tx.s.header().Trail, tx.s.header().AuditKey)
-	err := tx.Acts(1, func(e audit.Entry) (bool, error) {
+func (c *contents) checkTrail() error {
+	at := audit.Genesis(c.s.header().Trail, c.s.header().AuditKey)
+	err := c.Acts(1, func(e audit.Entry) (bool, error) {
 		err := e.Follows(at)
 		at = e.Point()
-		return err == nil, err
+		return err == nil, errors.Join(err, c.expect((*act)(&e)))
 	})
-	if err == nil && at != tx.ledger.Trail && tx.ledger.Trail.Seq != 0 {
-		err = fmt.Errorf("the audit trail ends at entry %d, not at %d", at.Seq, tx.ledger.Trail.Seq)
+	if err == nil && at != c.ledger.Trail && c.ledger.Trail.Seq != 0 {
+		err = fmt.Errorf("the audit trail ends at entry %d, not at %d", at.Seq, c.ledger.Trail.Seq)
 	}
 	return err
 }
@@ -150,7 +149,7 @@ func (c *contents) checkChanges() error {
 	})
 }
 
-// expect checks that the index has all entries of a token, job or change, and counts them.
+// expect checks that the index has all entries of something, and counts them.
 func (c *contents) expect(x indexed) error {
 	tallyIn(c.counts, x, 1)
 	for _, k := range x.indexKeys() {
@@ -167,8 +166,8 @@ func (c *contents) expect(x indexed) error {
 // checkIndex checks that the index has no other entries than those that were expected, and that the counts are right.
 func (c *contents) checkIndex() error {
 	there := 0
-	err := c.with(bucketIndex, func(b *bbolt.Bucket) error {
-		return b.ForEach(func(_, _ []byte) error { there++; return nil })
+	err := c.with(bucketIndex, func(e *entries) error {
+		return e.ForEach(func(_, _ []byte) error { there++; return nil })
 	})
 	if err == nil && there != c.indexed {
 		err = fmt.Errorf("the index has %d entries, and should have %d", there, c.indexed)
@@ -181,8 +180,8 @@ func (c *contents) checkIndex() error {
 
 // settle checks that what the transaction leaves behind refers to what exists, for the tokens it has touched.
 func (tx *Tx) settle() error {
-	for id, t := range tx.touched {
-		if err := tx.settleToken(id, t); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(tx.touched)) {
+		if err := tx.settleToken(id, tx.touched[id]); err != nil {
 			return err
 		}
 		changes, err := tx.ChangesOf(id)
@@ -218,6 +217,9 @@ func (tx *Tx) settleToken(id device.TokenID, t *Token) error {
 
 func (tx *Tx) settleChange(c Change) error {
 	val, err := tx.get(bucketTokens, []byte(c.Token))
+	if err == nil && val == nil && c.Kind.CutOff() {
+		val, err = tx.get(bucketTombstones, []byte(c.Token))
+	}
 	switch {
 	case err != nil:
 		return err
@@ -242,7 +244,9 @@ func (tx *Tx) unreferenced(id device.TokenID) error {
 	if err != nil {
 		return err
 	}
-	if code != nil {
+	if _, buried, err := tx.Tombstone(id); err != nil {
+		return err
+	} else if code != nil && !buried {
 		return fmt.Errorf("an access code is of token %s, which does not exist", id)
 	}
 	j, ok, err := tx.JobFor(id)

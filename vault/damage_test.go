@@ -61,8 +61,11 @@ func contents(v *vault.Vault) (out string, err error) {
 			return err
 		}
 		changes, err := tx.ChangesFrom(0, 0)
-		out += fmt.Sprintf("%+v\n%+v\n", jobs, changes)
-		return err
+		approvals, aerr := tx.Approvals()
+		buried, _, gerr := tx.Tombstone(gone)
+		history, herr := tx.History(alice, 0, 0)
+		out += fmt.Sprintf("%+v\n%+v\n%+v\n%+v %+v\n", jobs, buried, history, changes, approvals) // see kept
+		return errors.Join(err, aerr, gerr, herr)
 	})
 	return out, err
 }
@@ -213,6 +216,9 @@ func TestSplicedRecordsAreRefused(t *testing.T) {
 		"access code to other": {"codes", string(alice), "codes", string(bob)},
 		"job to job":           {"jobs", "\x00\x00\x00\x00\x00\x00\x00\x01", "jobs", "\x00\x00\x00\x00\x00\x00\x00\x02"},
 		"job to change":        {"jobs", "\x00\x00\x00\x00\x00\x00\x00\x01", "outbox", "\x00\x00\x00\x00\x00\x00\x00\x01"},
+		"tombstone to other":   {"tombstones", "yk-9001/otp1", "tombstones", "yk-9002/otp1"},
+		"tombstone to token":   {"tombstones", "yk-9001/otp1", "tokens", "yk-9001/otp1"},
+		"approval to other":    {"approvals", "\x00\x00\x00\x00\x00\x00\x00\x01", "approvals", "\x00\x00\x00\x00\x00\x00\x00\x02"},
 		"change to later":      {"outbox", "\x00\x00\x00\x00\x00\x00\x00\x01", "outbox", "\x00\x00\x00\x00\x00\x00\x00\x09"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -352,6 +358,8 @@ func TestWhatIsMissingOrTooMuchIsRefused(t *testing.T) {
 		"ledger gone":        {"ledger", drop("meta", "ledger")},
 		"header gone":        {"not that of a vault", drop("meta", "header")},
 		"bucket gone":        {"it has no seen", func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("seen")) }},
+		"tombstones gone":    {latest, func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("tombstones")) }},
+		"approvals gone":     {latest, func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("approvals")) }},
 		"unknown bucket":     {"unknown bucket", func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("more")); return err }},
 		"unknown entry":      {"unknown entry", put("meta", "more", []byte("x"))},
 		"empty record":       {"too short", put("jobs", "more", nil)},

@@ -1,4 +1,5 @@
-// Package vault keeps tokens, their secrets, the journal, the outbox and the audit trail in one bbolt file.
+// Package vault keeps tokens, their secrets, the journal, the outbox, orders that wait for a second officer and the audit
+// trail in one bbolt file.
 //
 // It exists because seeds must be of no use to whoever copies the disk, and because a change here, the work that makes
 // it, the trace of who did it and what the central service has yet to hear of it must commit together or not at all.
@@ -13,7 +14,9 @@
 // reaches the file; what was acknowledged is there after a crash, and nobody acts on what is not; the protection
 // cannot be changed unnoticed; a vault is never made over something else; every reason for not opening has a name and a
 // cure (StateError); a dead board costs nothing, because the recovery identities, proven when the vault is made, restore
-// it and its backups; what was deleted is beyond reach after the next Rotate; a seed that was here once is never taken again.
+// it and its backups; what was deleted is beyond reach after the next Rotate; a seed that was here once is never taken again;
+// a token that was deleted leaves a tombstone (and its access code, lest its slot be lost), and one that gets its name later
+// goes on counting generations; what is compromised stays so.
 //
 // It does not promise to notice that the file was put back to an earlier moment of the same epoch: one in which nothing
 // but counters and bookkeeping changed, at most a minute, or the steps of one piece of work behind the first. Without a TPM

@@ -18,13 +18,17 @@ import (
 // names therefore stand in their order, which is that of every page. What a name says itself, its device and mostly its serial,
 // has no entry: the bucket of tokens is its index.
 //
-// The entries of a job or change end in its number instead, in 8 bytes: under one value they stand in the order of their
-// numbers. A job or change has one under its token, a cut-off another under its user. Cut-offs are also a list of their own, and
-// so is what is parked: they are found however much else waits.
+// The entries of a job, change or act end in its number instead, in 8 bytes: under one value they stand in the order of their
+// numbers. A job, change or act has one under its token, a cut-off another under its user. Cut-offs are also a list of their own,
+// and so is what is parked: they are found however much else waits.
+//
+// The entry of a token that will expire is the kind, the time in 8 bytes, and the token's name: they stand in the order of time.
 const (
 	kindBatch  = 'b'
 	kindChange = 'c'
+	kindExpiry = 'e'
 	kindFlag   = 'f'
+	kindActs   = 'h' // the history of a token
 	kindJob    = 'j'
 	kindList   = 'l' // see the lists below
 	kindSerial = 'n' // only where it is not that of the name
@@ -141,7 +145,7 @@ func (t *Token) indexKeys() [][]byte {
 	if t == nil {
 		return nil
 	}
-	var keys [][]byte
+	keys := make([][]byte, 0, 8) // few have more
 	add := func(kind byte, value string) {
 		if value != "" {
 			keys = append(keys, indexKey(kind, value, t.ID))
@@ -163,10 +167,13 @@ func (t *Token) indexKeys() [][]byte {
 	for _, w := range words(t.Description) {
 		add(kindWord, w)
 	}
+	if t.expires() {
+		keys = append(keys, expiryKey(t.Expires, t.ID))
+	}
 	return keys
 }
 
-// indexed is a token, a job or a change; nil has no entries and does not count.
+// indexed is a token, a job, a change, an act or an approval; nil has no entries and does not count.
 type indexed interface {
 	indexKeys() [][]byte
 	tally(count func(name string))
@@ -259,6 +266,8 @@ type Counts struct {
 	Waiting int // changes in the outbox
 	CutOffs int // those of them that end somebody's access
 	Parked  int // those of them that wait for an officer
+
+	Approvals int // orders that wait for a second officer
 }
 
 const (
@@ -270,13 +279,15 @@ const (
 	countWaiting = "waiting"
 	countCutOffs = "cut-offs"
 	countParked  = "parked"
+
+	countApprovals = "approvals"
 )
 
 // Counts says how much there is of what.
 func (tx *Tx) Counts() Counts {
 	n := tx.ledger.Counts
 	c := Counts{Tokens: n[countTokens], Status: map[Status]int{}, Stock: n[countStock], Stale: n[countStale], Jobs: n[countJobs],
-		Waiting: n[countWaiting], CutOffs: n[countCutOffs], Parked: n[countParked]}
+		Waiting: n[countWaiting], CutOffs: n[countCutOffs], Parked: n[countParked], Approvals: n[countApprovals]}
 	for name, i := range n {
 		if s, ok := strings.CutPrefix(name, countStatus); ok {
 			c.Status[Status(s)] = i

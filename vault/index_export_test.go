@@ -49,3 +49,22 @@ func (tx *Tx) PutUnchecked(t Token) error {
 
 // Fold is what the index keeps of a text.
 func Fold(s string) string { return fold(s) }
+
+// DeleteNumbered takes an index entry of an act ('h'), a job or a change out.
+func (tx *Tx) DeleteNumbered(kind byte, value string, n uint64) error {
+	tx.weigh(light)
+	return tx.delete(bucketIndex, numberedKey(kind, value, n))
+}
+
+// PutTombstone stores a tombstone under a name, whatever it says.
+func (tx *Tx) PutTombstone(name device.TokenID, t Tombstone) error {
+	tx.weigh(light)
+	return tx.store(bucketTombstones, []byte(name), t)
+}
+
+// PutApprovalAt stores an approval under a number, whatever it says.
+func (tx *Tx) PutApprovalAt(n uint64, a Approval) error {
+	tx.weigh(light)
+	tx.ledger.Counts[countApprovals]++
+	return tx.store(bucketApprovals, numberKey(n), a)
+}

@@ -66,6 +66,9 @@ func openEven(path string, moved bool, open func() (Sealer, error), pin secret.S
 	if err := s.openBolt(); err != nil {
 		return nil, corruptUnlessNamed(err)
 	}
+	if err := s.upgrade(); err != nil {
+		return nil, err
+	}
 	return s, s.nextGeneration()
 }
 
@@ -266,7 +269,7 @@ func (l *layout) checkNames() error {
 		found[b.name] = true
 	}
 	for _, name := range buckets {
-		if !found[name] {
+		if !found[name] && !lateBuckets[name] {
 			return fmt.Errorf("it is not a vault: it has no %s", name)
 		}
 	}

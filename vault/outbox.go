@@ -14,7 +14,7 @@ func (tx *Tx) Enqueue(c Change) (Change, error) {
 		return Change{}, fmt.Errorf("cannot enqueue a change: %w", err)
 	}
 	switch c.Kind {
-	case Put, Assign, Unassign, Disable, Enable, Advance:
+	case Put, Assign, Unassign, Disable, Enable, Advance, Remove:
 	default:
 		return Change{}, fmt.Errorf("cannot enqueue a change of %s: there is no kind %q", c.Token, c.Kind)
 	}

@@ -41,8 +41,8 @@ var maxStreams = 256
 // when there are no more. A call looks at some 20,000 entries at most, however large the vault is. Where few of those match, the
 // page has fewer tokens than Limit, or none, and next is not empty.
 func (tx *Tx) Tokens(f Filter) (page []Token, next device.TokenID, err error) {
-	err = tx.with(bucketIndex, func(b *bbolt.Bucket) error {
-		q := &query{tx: tx, index: b, tokens: tx.bolt.Bucket([]byte(bucketTokens)), filter: f.folded(), left: examined}
+	err = tx.with(bucketIndex, func(e *entries) error {
+		q := &query{tx: tx, index: e.Bucket, tokens: tx.bolt.Bucket([]byte(bucketTokens)), filter: f.folded(), left: examined}
 		err := q.run()
 		page, next = q.page, q.next
 		return err

@@ -76,7 +76,7 @@ type Token struct {
 // finished or was undone, and a restart finds it.
 type Job struct {
 	ID      uint64          `json:"id"`
-	Kind    string          `json:"kind"` // names the plan: "enroll", "reissue"
+	Kind    string          `json:"kind"` // names the plan: "enroll", "reissue", "reseed", "wipe"
 	Token   device.TokenID  `json:"token"`
 	Step    int             `json:"step"` // how many steps of the plan are done
 	Params  json.RawMessage `json:"params"`
@@ -119,8 +119,6 @@ type Change struct {
 	Parked     bool           `json:"parked,omitempty"`    // waits for an officer; holds back its token, and those who depend on it
 	ParkedBy   audit.Officer  `json:"parked_by,omitzero"`  // the officer who parked it; zero: the desk did, see Problem
 	Reason     string         `json:"reason,omitempty"`    // why that officer did
-	GivenUp    audit.Officer  `json:"given_up,omitzero"`   // the officer who wants it discarded, and needs an approver for that
-	Why        string         `json:"why,omitempty"`       // the reason of that one
 	Problem    string         `json:"problem,omitempty"`   // what the last attempt failed with
 }
 

@@ -132,7 +132,10 @@ func openWith(path string, f *os.File, find func(*header) (secret.Secret, error)
 		return nil, err
 	}
 	s.counter = s.ledger.Epoch
-	return s, s.openBolt()
+	if err := s.openBolt(); err != nil {
+		return nil, err
+	}
+	return s, s.upgrade()
 }
 
 // openRoot opens a vault file with its root secret, which stays the caller's.

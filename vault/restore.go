@@ -18,7 +18,7 @@ import (
 // Restore makes a vault of a backup, or of a vault's bare file that somebody has saved, where the board that it was made
 // on is gone. It never writes over anything. The new vault has an ID, keys and counters of its own, setup's PIN, and the
 // backup's recipients unless setup has others; setup.Identity is for those others. It continues the audit trail. Every token is marked
-// stale, and every change that waits is parked, but for cut-offs.
+// stale, and every change that waits is parked, but for cut-offs. Orders that waited for a second officer are dropped.
 //
 // age does not tell who has made a backup: whoever knows a recipient can make one. The audit key is that of the lost
 // vault, or this is not its backup.
@@ -55,6 +55,9 @@ func (v *Vault) Restore(backup string, identity secret.Secret, setup Setup) erro
 			return err
 		}
 		if err := parkAll(in, fmt.Sprintf("restored from a backup of %s: look whether it is still wanted, then retry it", from)); err != nil {
+			return err
+		}
+		if err := dropApprovals(in); err != nil {
 			return err
 		}
 		return in(func(tx *Tx) error { return tx.Audit(act) })

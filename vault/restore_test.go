@@ -128,6 +128,9 @@ func checkStale(t *testing.T, v *vault.Vault) {
 		if !a.Stale || !b.Stale || tx.Counts().Stale != 2 {
 			t.Errorf("stale: %v, %v, %d counted", a.Stale, b.Stale, tx.Counts().Stale)
 		}
+		if n := tx.Counts().Approvals; n != 0 {
+			t.Errorf("%d orders still wait for a second officer", n)
+		}
 		changes, err := tx.ChangesFrom(0, 0)
 		for _, c := range changes {
 			if c.Parked == c.Kind.CutOff() || c.Parked != strings.Contains(c.Problem, "restored from a backup of 20") {

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
 )
@@ -176,6 +174,7 @@ func copyAll(old *Tx, in commit) error {
 	return in(func(tx *Tx) error {
 		was := old.ledger.clone()
 		tx.ledger.Job, tx.ledger.Change, tx.ledger.Backup = was.Job, was.Change, was.Backup
+		tx.ledger.Approval = was.Approval
 		tx.ledger.Trail, tx.ledger.Shred, tx.ledger.Destroyed, tx.ledger.Counts = was.Trail, was.Shred, was.Destroyed, was.Counts
 		return nil
 	})
@@ -183,7 +182,7 @@ func copyAll(old *Tx, in commit) error {
 
 // adopt stores an entry of another file in this one.
 func (tx *Tx) adopt(old *Tx, bucket string, p pair) error {
-	if err := tx.with(bucket, func(b *bbolt.Bucket) error { b.FillPercent = 0.9; return nil }); err != nil {
+	if err := tx.with(bucket, func(e *entries) error { e.FillPercent = 0.9; return nil }); err != nil {
 		return err
 	}
 	switch {

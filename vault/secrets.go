@@ -13,7 +13,9 @@ import (
 
 // A seed's key is the token's name, a zero byte (which no name contains) and the generation in 4 bytes.
 
-func seedPrefix(id device.TokenID) []byte { return append([]byte(id), 0) }
+func seedPrefix(id device.TokenID) []byte {
+	return append(append(make([]byte, 0, len(id)+5), id...), 0)
+}
 
 func seedKey(id device.TokenID, generation int) []byte {
 	return binary.BigEndian.AppendUint32(seedPrefix(id), uint32(generation))
@@ -43,7 +45,8 @@ func (tx *Tx) SetSeed(id device.TokenID, generation int, s secret.Secret) error 
 	if s.IsZero() {
 		return fmt.Errorf("cannot set a seed of %s: it is empty", id)
 	}
-	old, there, err := tx.unseal(bucketSeeds, seedKey(id, generation))
+	key := seedKey(id, generation)
+	old, there, err := tx.unseal(bucketSeeds, key)
 	if err != nil {
 		return err
 	}
@@ -54,11 +57,14 @@ func (tx *Tx) SetSeed(id device.TokenID, generation int, s secret.Secret) error 
 		}
 		return nil
 	}
+	if err := tx.checkGeneration(id, generation); err != nil {
+		return fmt.Errorf("cannot set a seed: %w", err)
+	}
 	if err := tx.noteSeed(id, generation, s); err != nil {
 		return err
 	}
 	tx.touch(id)
-	return tx.seal(bucketSeeds, seedKey(id, generation), s)
+	return tx.seal(bucketSeeds, key, s)
 }
 
 // Seed returns a fresh copy of a seed, for the caller to wipe, or ErrNotFound.
@@ -117,7 +123,13 @@ func (tx *Tx) SetAccessCode(id device.TokenID, s secret.Secret) error {
 	return tx.seal(bucketCodes, []byte(id), s)
 }
 
-// AccessCode returns a fresh copy of a token's access code, for the caller to wipe, or ErrNotFound.
+// DeleteAccessCode removes a token's access code, as its slot is empty. A code that is not there is no error.
+func (tx *Tx) DeleteAccessCode(id device.TokenID) error {
+	tx.touch(id)
+	return tx.shred(bucketCodes, []byte(id))
+}
+
+// AccessCode returns a fresh copy of the access code of a token, or of one that was buried, for the caller to wipe, or ErrNotFound.
 func (tx *Tx) AccessCode(id device.TokenID) (secret.Secret, error) {
 	s, ok, err := tx.unseal(bucketCodes, []byte(id))
 	if err == nil && !ok {

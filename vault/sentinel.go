@@ -35,8 +35,7 @@ func (tx *Tx) fingerprint(seed secret.Secret) ([]byte, error) {
 		secret.Do(func() { tx.sentinel = hmac.New(sha256.New, key.Reveal()) })
 	}
 	tx.sentinel.Reset()
-	tx.sentinel.Write(frame("seed")) // which stands in front of the seed, framed like it: see mac
-	tx.sentinel.Write(binary.BigEndian.AppendUint64(nil, uint64(seed.Len())))
+	tx.sentinel.Write(binary.BigEndian.AppendUint64(frame("seed"), uint64(seed.Len()))) // in front of the seed, as frame would: see mac
 	tx.sentinel.Write(seed.Reveal())
 	return tx.sentinel.Sum(nil), nil
 }

@@ -104,7 +104,7 @@ func (s *session) openBolt() error {
 }
 
 func (s *session) begin(writable bool) (*Tx, error) {
-	tx := &Tx{s: s, coder: &coder{keyring: s.keys}, ledger: s.ledger.clone(), counter: s.counter}
+	tx := &Tx{s: s, coder: &coder{keyring: s.keys}, ledger: s.ledger.clone(), counter: s.counter, buckets: map[string]*entries{}}
 	if writable {
 		if s.summer == nil {
 			s.summer = s.keys.summer()

@@ -97,7 +97,7 @@ func (tx *Tx) copyInto(to *session, bucket string) error {
 		if err := tx.s.wanted(); err != nil {
 			return false, err
 		}
-		err = tx.with(bucket, func(from *bbolt.Bucket) error {
+		err = tx.with(bucket, func(from *entries) error {
 			c := from.Cursor()
 			k, val := c.Seek(next)
 			for n := 0; k != nil && n < fillBatch; n++ {

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,14 +19,14 @@ func (tx *Tx) Token(id device.TokenID) (Token, error) {
 }
 
 // PutToken writes a token and sets Updated, and Created if it is zero. Neither the generation nor, within one, the
-// counter goes down. Once emulated, a token stays so. What it says of owner (up to 256 bytes), batch, tenant (64) and
+// counter goes down. Once emulated, a token stays so, and once compromised, with its loss. What it says of owner (up to 256 bytes), batch, tenant (64) and
 // description (1024) is UTF-8 without control characters.
 func (tx *Tx) PutToken(t Token) error {
 	if _, err := device.ParseTokenID(string(t.ID)); err != nil {
 		return fmt.Errorf("cannot put a token: %w", err)
 	}
 	switch t.Status {
-	case Pending, Active, Disabled, Limbo:
+	case Pending, Active, Disabled, Limbo, Expired, Compromised:
 	default:
 		return fmt.Errorf("cannot put token %s: there is no status %q", t.ID, t.Status)
 	}
@@ -37,9 +38,10 @@ func (tx *Tx) PutToken(t Token) error {
 	if err != nil {
 		return err
 	}
-	if err := checkTexts(t, old); err != nil {
+	if err := errors.Join(checkTexts(t, old), t.checkEnd(), tx.checkName(t)); err != nil {
 		return err
 	}
+	t.Expires, t.Loss.Time, t.Wiped = moment(t.Expires), moment(t.Loss.Time), moment(t.Wiped)
 	now := time.Now().UTC()
 	if ok {
 		if err := succeeds(t, old); err != nil {
@@ -68,7 +70,7 @@ func (tx *Tx) PutToken(t Token) error {
 	if err := tx.reindex(was, &t); err != nil {
 		return err
 	}
-	return tx.store(bucketTokens, []byte(t.ID), t)
+	return tx.store(bucketTokens, []byte(t.ID), &t)
 }
 
 // onlyMoved tells whether nothing differs but the counter, and what was seen of it.
@@ -78,6 +80,9 @@ func onlyMoved(t, old Token) bool {
 }
 
 func succeeds(t, old Token) error {
+	if old.Status == Compromised && (t.Status != Compromised || t.Loss != old.Loss) {
+		return fmt.Errorf("cannot put token %s: it is compromised, and stays so", t.ID)
+	}
 	if t.Generation < old.Generation {
 		return fmt.Errorf("cannot put token %s: its generation would go from %d back to %d", t.ID, old.Generation, t.Generation)
 	}

@@ -26,13 +26,21 @@ const (
 	bucketSeen   = "seen"   // fingerprints of every seed ever held, see sentinel.go
 	bucketBackup = "backup" // what backups were made
 	bucketSystem = "system" // the vault's own secrets
-	keyHeader    = "header"
-	keyLedger    = "ledger"
+
+	bucketTombstones = "tombstones" // what is left of deleted tokens
+	bucketApprovals  = "approvals"  // orders that wait for a second officer
+
+	keyHeader = "header"
+	keyLedger = "ledger"
 )
 
 var buckets = []string{
 	bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox, bucketIndex, bucketAudit, bucketSeen, bucketBackup, bucketSystem,
+	bucketTombstones, bucketApprovals,
 }
+
+// lateBuckets are missing in vaults that an earlier version has made: see upgrade.
+var lateBuckets = map[string]bool{bucketTombstones: true, bucketApprovals: true}
 
 // secretBuckets hold sealed values; index entries have none; all others are records.
 var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true}
@@ -52,7 +60,7 @@ type Tx struct {
 	counter uint64 // the session's, when it began
 	weight  weight
 	done    bool
-	cursors map[string]*bbolt.Cursor  // see seek
+	buckets map[string]*entries       // those that were used
 	touched map[device.TokenID]*Token // whose references settle checks; as PutToken has left them, or nil if it has not
 	acts    []audit.Act               // for the audit trail
 
@@ -91,38 +99,17 @@ func (tx *Tx) end() {
 }
 
 // with runs fn on a bucket.
-func (tx *Tx) with(bucket string, fn func(*bbolt.Bucket) error) error {
+func (tx *Tx) with(bucket string, fn func(*entries) error) error {
 	if tx.done {
 		return errTxDone
 	}
-	return tx.s.guard(func() error { return fn(tx.bolt.Bucket([]byte(bucket))) })
-}
-
-// seek is that of a cursor which every lookup in the bucket shares: bbolt's own Get makes one each time.
-func (tx *Tx) seek(bucket string, b *bbolt.Bucket, key []byte) (k, v []byte) {
-	c, ok := tx.cursors[bucket]
-	if !ok {
-		if tx.cursors == nil {
-			tx.cursors = map[string]*bbolt.Cursor{}
-		}
-		c = b.Cursor()
-		tx.cursors[bucket] = c
-	}
-	return c.Seek(key)
-}
-
-// find returns a stored value, or nil.
-func (tx *Tx) find(bucket string, b *bbolt.Bucket, key []byte) []byte {
-	if k, v := tx.seek(bucket, b, key); string(k) == string(key) {
-		return v
-	}
-	return nil
+	return tx.s.guard(func() error { return fn(tx.entries(bucket)) })
 }
 
 // get returns a copy of a stored value, or nil.
 func (tx *Tx) get(bucket string, key []byte) (val []byte, err error) {
-	err = tx.with(bucket, func(b *bbolt.Bucket) error {
-		if got := tx.find(bucket, b, key); got != nil {
+	err = tx.with(bucket, func(e *entries) error {
+		if got := e.find(key); got != nil {
 			val = append(make([]byte, 0, len(got)), got...)
 		}
 		return nil
@@ -135,17 +122,17 @@ func (tx *Tx) put(bucket string, key, val []byte) error {
 	if tx.summer == nil {
 		return errReadOnly
 	}
-	return tx.with(bucket, func(b *bbolt.Bucket) error {
-		if old := tx.find(bucket, b, key); old != nil {
+	return tx.with(bucket, func(e *entries) error {
+		if old := e.find(key); old != nil {
 			tx.ledger.Sum.sub(tx.summer.term(bucket, key, old))
 			tx.ledger.Entries--
 		}
 		if val == nil {
-			return b.Delete(key)
+			return e.Delete(key)
 		}
 		tx.ledger.Sum.add(tx.summer.term(bucket, key, val))
 		tx.ledger.Entries++
-		return b.Put(key, val)
+		return e.Put(key, val)
 	})
 }
 
@@ -153,7 +140,7 @@ func (tx *Tx) delete(bucket string, key []byte) error { return tx.put(bucket, ke
 
 // meta stores what the ledger does not count: the header and the ledger itself.
 func (tx *Tx) meta(key string, val []byte) error {
-	return tx.with(bucketMeta, func(b *bbolt.Bucket) error { return b.Put([]byte(key), val) })
+	return tx.with(bucketMeta, func(e *entries) error { return e.Put([]byte(key), val) })
 }
 
 type pair struct{ key, val []byte }
@@ -167,9 +154,8 @@ func (tx *Tx) scan(bucket string, prefix, after []byte, fn func(pair) (bool, err
 	}
 	for {
 		var p pair
-		err := tx.with(bucket, func(b *bbolt.Bucket) error {
-			k, v := tx.seek(bucket, b, next)
-			if k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == string(prefix) {
+		err := tx.with(bucket, func(e *entries) error {
+			if k, v := e.first(prefix, next); k != nil {
 				p = pair{append([]byte(nil), k...), append([]byte{}, v...)}
 			}
 			return nil
@@ -249,8 +235,8 @@ func (tx *Tx) number(bucket string, last *uint64) (uint64, error) {
 		return 0, errReadOnly
 	}
 	n := *last + 1
-	err := tx.with(bucket, func(b *bbolt.Bucket) error {
-		if k, _ := b.Cursor().Last(); k != nil && string(k) >= string(numberKey(n)) {
+	err := tx.with(bucket, func(e *entries) error {
+		if k, _ := e.cursor.Last(); k != nil && string(k) >= string(numberKey(n)) {
 			return tx.refuse(bucket, k, errors.New("its number was never given out"))
 		}
 		return nil

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,9 @@ func put(tx *vault.Tx, id device.TokenID, seed []byte) error {
 	)
 }
 
+// gone is a token that was deleted.
+const gone device.TokenID = "yk-9001/otp1"
+
 // filled makes a vault with some of everything, closes it and returns its file.
 func filled(t testing.TB, tokens int) string {
 	t.Helper()
@@ -67,10 +71,12 @@ func filled(t testing.TB, tokens int) string {
 	v := created(t, path)
 	update(t, v, func(tx *vault.Tx) error {
 		for i := range tokens {
-			id := device.SlotToken(device.YubiKeyID(device.Serial(1001+i)), 2)
+			id, gone := device.SlotToken(device.YubiKeyID(device.Serial(1001+i)), 2), device.SlotToken(device.YubiKeyID(device.Serial(9001+i)), 1)
 			_, err := tx.Enqueue(vault.Change{Kind: vault.Put, Token: id, Generation: 1})
 			err = errors.Join(put(tx, id, []byte("seed of "+id)), err,
-				tx.PutJob(&vault.Job{Kind: "enroll", Token: id, Params: []byte(`{"digits":6}`)}))
+				tx.PutJob(&vault.Job{Kind: "enroll", Token: id, Params: []byte(`{"digits":6}`)}), tx.Audit(vault.Done(officer.Officer, "enroll", id, "")))
+			err = errors.Join(err, put(tx, gone, []byte("seed of "+gone)), tx.Bury(vault.Tombstone{ID: gone, Officer: "olga", Reason: "scrapped"}),
+				tx.PutApproval(&vault.Approval{Action: "delete", Object: string(id), Request: []byte(`{"action":"delete"}`), Expires: time.Now().Add(time.Hour)}))
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,83 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/audit"
+)
+
+func reseedPlan() []step {
+	return []step{
+		{name: "seal", done: "fresh seed sealed in the vault", commit: sealNext},
+		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, repeat: true, act: verify, commit: activate},
+		{name: "put", done: "recorded, and left for the central service", commit: putAgain},
+	}
+}
+
+// Reseed replaces the seed of an enrolled token, whose owner, if it has one, stays. Until the new seed is verified and
+// delivered, the central service goes on with the old one.
+func (r *Runner) Reseed(ctx context.Context, by audit.Officer, id device.TokenID, tell Tell) ([]vault.Change, error) {
+	release, err := r.Claim(id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	t, err := r.fitFor(id, ActReseed)
+	if err != nil {
+		return nil, err
+	}
+	_, emulated, err := r.inspect(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return r.begin(ctx, planReseed, by, id, afresh(t, emulated), tell)
+}
+
+// Ready refuses an action that the table does not allow on a token, or that unfinished work on it forbids.
+func (r *Runner) Ready(id device.TokenID, a Action) error {
+	_, err := r.fitFor(id, a)
+	return err
+}
+
+// fitFor returns a token on which the table allows an action, and which has no unfinished work.
+func (r *Runner) fitFor(id device.TokenID, a Action) (t vault.Token, err error) {
+	err = r.Vault.View(func(tx *vault.Tx) (err error) {
+		if t, err = tx.Token(id); err != nil {
+			return err
+		}
+		if err := idle(tx, id); err != nil {
+			return err
+		}
+		return Check(t, a)
+	})
+	return t, err
+}
+
+// afresh is what programming a token again starts from.
+func afresh(t vault.Token, emulated bool) params {
+	return params{
+		Digits: t.Digits, Identifier: t.Identifier, Enter: t.Enter, Generation: t.Generation + 1,
+		Serial: t.Serial, Firmware: t.Firmware, Emulated: t.Emulated || emulated,
+	}
+}
+
+// putAgain leaves word of the new seed for the central service.
+func putAgain(tx *vault.Tx, w *work, _ time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil {
+		return err
+	}
+	_, err = w.push(tx, t, vault.Put, t.Owner)
+	return err
+}
+
+// keepOn refuses to undo a reseed: the key may hold the new seed.
+func keepOn(id device.TokenID) error {
+	return refuse(fmt.Sprintf("finish it: tokendesk resolve %s; or, without the key: tokendesk compromise %s", id, id),
+		"this reseed cannot be undone: a new seed is sealed for the key")
+}

@@ -1,0 +1,90 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/audit"
+)
+
+func wipePlan() []step {
+	return []step{
+		{name: "cut-off", done: "the token belongs to nobody", commit: letGo},
+		{name: "erase", done: "slot erased", device: true, act: eraseSlot},
+		{name: "remove", done: "recorded, and left for the central service", commit: bury},
+	}
+}
+
+// Wipe cuts off the owner of an enrolled token, erases it on its device and deletes it. Of a compromised one the record stays.
+func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, reason string, tell Tell) ([]vault.Change, error) {
+	if err := legible("reason", reason, maxReason); err != nil {
+		return nil, err
+	}
+	release, err := r.Claim(id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	t, err := r.fitFor(id, ActWipe)
+	if err != nil {
+		return nil, err
+	}
+	o := Order{Action: ActWipe, Tokens: []device.TokenID{id}, Reason: reason}
+	d, err := r.draw(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.Why) > 0 {
+		return nil, refuse(fmt.Sprintf("have it unassigned first: tokendesk unassign %s", id), "this takes a second officer: %s", d.Why[0])
+	}
+	if _, _, err := r.inspect(ctx, id); err != nil {
+		if t.Status != vault.Compromised {
+			err = fmt.Errorf("%w; without the key: tokendesk delete %s, or tokendesk compromise %s", err, id, id)
+		}
+		return nil, err
+	}
+	p := afresh(t, false)
+	p.Generation, p.Leaver, p.Reason = t.Generation, t.Owner, reason
+	return r.begin(ctx, planWipe, by, id, p, tell)
+}
+
+// letGo takes a token from its owner, here and, through the outbox, centrally.
+func letGo(tx *vault.Tx, w *work, _ time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil || t.Owner == "" {
+		return err
+	}
+	if _, err := w.push(tx, t, vault.Unassign, t.Owner); err != nil {
+		return err
+	}
+	t.Owner = ""
+	return tx.PutToken(t)
+}
+
+// eraseSlot may be repeated: an empty slot is erased already.
+func eraseSlot(ctx context.Context, w *work) error {
+	_, err := w.erase(ctx, w.device)
+	return err
+}
+
+// bury ends the erased token, or notes that it is erased if it is compromised.
+func bury(tx *vault.Tx, w *work, now time.Time) error {
+	t, err := tx.Token(w.job.Token)
+	if err != nil {
+		return err
+	}
+	if t.Status == vault.Compromised {
+		t.Wiped = now
+		return tx.PutToken(t)
+	}
+	err = tx.Bury(vault.Tombstone{ID: t.ID, Owner: w.params.Leaver, Status: t.Status, Officer: w.by.Name, Reason: w.params.Reason})
+	if err != nil {
+		return err
+	}
+	_, err = w.push(tx, t, vault.Remove, w.params.Leaver)
+	return errors.Join(err, tx.DeleteAccessCode(t.ID))
+}
