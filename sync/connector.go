@@ -20,6 +20,10 @@ var (
 	ErrRefused = errors.New("the central service refuses the change")
 	// ErrNotConfirmed: what was read back is not what was written. Tried again.
 	ErrNotConfirmed = errors.New("the central service does not show the change")
+	// ErrRemains, together with one of the first two, is about a Remove of which the part that matters is done and confirmed: nobody
+	// can log in with the token, wherever it is and whoever returns. Only its entry is still somewhere. The change stays, and
+	// holds back nobody's assignment any more.
+	ErrRemains = errors.New("nobody can log in with the token any more, but it is not removed yet")
 )
 
 // Observation is what the central service holds for one token, as all of its providers that could be asked have it
@@ -65,8 +69,13 @@ type Connector interface {
 	//
 	// For Put, Assign and Enable, seed is that of c.Generation if codes of the token may be accepted; a zero one
 	// says that they may not, and afterwards they are not, whatever was there before. None of the three is made while
-	// somebody else than c.User has the token there (ErrRefused). Unassign and Disable leave no
+	// somebody else than c.User has the token there (ErrRefused). An Advance comes with the seed as well, and must not close
+	// the token at a provider that has missed an opening. Unassign, Disable and Remove leave no
 	// way to log in with the token, also for users that the connector cannot see.
+	//
+	// After Remove the token is gone, whosever seed it had, and so are the links of users to it; one that is not there is removed
+	// already. Its name is free: a Put with a higher generation begins anew. Where a provider that is left out could bring the
+	// token back, it is not removed but closed for good, until all can be reached (ErrRemains); a Put may come before that.
 	//
 	// For one seed the counter never goes down: the result is the maximum of c.Counter and what any provider
 	// has. Where another seed is there, secret and counter are replaced together. What is there already is not written

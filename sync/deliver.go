@@ -42,7 +42,7 @@ func (p *pass) deliver(ctx context.Context, a attempt) error {
 	if a.why != asCutOff {
 		p.moved = true
 	}
-	if a.why != asNext && p.waiting && !out.failed() {
+	if a.why != asNext && p.waiting && (!out.failed() || out.closed && a.change.User != "") {
 		p.freed = true
 	}
 	return p.note(out)
@@ -50,7 +50,7 @@ func (p *pass) deliver(ctx context.Context, a attempt) error {
 
 // fail says when an entry is tried again, if it is.
 func (p *pass) fail(out *outcome, err error) {
-	out.problem = err.Error()
+	out.problem, out.closed = err.Error(), errors.Is(err, ErrRemains)
 	if out.refused = errors.Is(err, ErrRefused); !out.refused {
 		out.notBefore = p.now().UTC().Add(p.backoff.pause(out.change.Attempts + 1))
 		p.pause(out.change, out.notBefore)

@@ -43,6 +43,7 @@ type DifferenceKind string
 const (
 	DiffersMissing       DifferenceKind = "missing"      // the provider does not have the token
 	DiffersUnknown       DifferenceKind = "unknown-here" // the vault does not
+	DiffersDeleted       DifferenceKind = "deleted-here" // the vault knows that it was deleted
 	DiffersOwner         DifferenceKind = "owner"
 	DiffersEnabled       DifferenceKind = "enabled" // its codes may be accepted there and not here, or the other way round
 	DiffersCounterBehind DifferenceKind = "counter-behind"
@@ -91,8 +92,9 @@ type ProviderSide struct {
 type Row struct {
 	Token       device.TokenID `json:"token,omitempty"` // empty if it is no name of a token
 	Central     string         `json:"central"`
-	Desk        *DeskSide      `json:"desk,omitempty"` // nil: it is unknown here
-	There       []ProviderSide `json:"there"`          // in the order of Connector.Providers
+	Desk        *DeskSide      `json:"desk,omitempty"` // nil: it is unknown here, or Deleted
+	Deleted     *DeletedSide   `json:"deleted,omitempty"`
+	There       []ProviderSide `json:"there"` // in the order of Connector.Providers
 	Differences []Difference   `json:"differences,omitempty"`
 	Waiting     []vault.Change `json:"waiting,omitempty"`    // its outbox entries
 	Unfinished  string         `json:"unfinished,omitempty"` // the kind of unfinished work on it, which comes before every repair
@@ -184,7 +186,16 @@ func (d *Drift) Rows(ctx context.Context, all bool, fn func(Row) error) (Summary
 			}
 		}
 	}
-	return s, inv.rest(func(central string, there []ProviderSide) error { return tell(strange(central, there)) })
+	return s, inv.rest(func(central string, there []ProviderSide) error {
+		r, err := d.strange(central, there)
+		if err != nil {
+			return err
+		}
+		if r.Deleted != nil && (waited[r.Token] || !r.Deleted.Time.Before(s.Began)) {
+			r.unsettle()
+		}
+		return tell(r)
+	})
 }
 
 // waiting is the tokens for which something is on its way: what is read of them may be old.

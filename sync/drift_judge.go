@@ -15,7 +15,7 @@ func (d DeskSide) differences(p ProviderSide) (all []Difference) {
 	switch {
 	case p.Problem != "":
 		return nil
-	case !p.Exists && d.Generation == 0: // never verified, so never pushed
+	case !p.Exists && (d.Generation == 0 || d.Status == vault.Compromised): // never pushed, or missed by nobody
 		return nil
 	case !p.Exists:
 		add(DiffersMissing, "it is not at %s", p.Provider)
@@ -50,31 +50,31 @@ func (d DeskSide) differences(p ProviderSide) (all []Difference) {
 	return all
 }
 
-// strange is the row of a token that is unknown here.
-func strange(central string, there []ProviderSide) Row {
-	r := Row{Central: central, There: there}
-	if id, ok := tokenNamed(central); ok {
-		r.Token = id
-	}
+// unknown are the differences of a token of which the vault has nothing.
+func unknown(there []ProviderSide) (all []Difference) {
 	for _, p := range there {
 		if !p.Exists {
 			continue
 		}
-		x := Difference{Kind: DiffersUnknown, Provider: p.Provider}
-		whose, use := "it may be another desk's", "nobody can log in with it there"
+		whose := "it may be another desk's"
 		if p.Ours {
 			whose = "this desk put it there, and has no record of it"
 		}
-		switch {
-		case p.Enabled && p.Owner != "":
-			use = p.Owner + " can log in with it there"
-		case p.Owner != "":
-			use = p.Owner + " has it there, without a secret"
-		}
-		x.Text = fmt.Sprintf("%s has it and the vault does not: %s; %s", p.Provider, whose, use)
-		r.Differences = append(r.Differences, x)
+		text := fmt.Sprintf("%s has it and the vault does not: %s; %s", p.Provider, whose, p.use())
+		all = append(all, Difference{Kind: DiffersUnknown, Provider: p.Provider, Text: text})
 	}
-	return r
+	return all
+}
+
+// use says who can log in with the token at the provider.
+func (p ProviderSide) use() string {
+	switch {
+	case p.Enabled && p.Owner != "":
+		return p.Owner + " can log in with it there"
+	case p.Owner != "":
+		return p.Owner + " has it there, without a secret"
+	}
+	return "nobody can log in with it there"
 }
 
 // settler finds the outbox entry that will settle a difference.

@@ -110,7 +110,7 @@ func (p Plan) digest() string {
 			continue
 		}
 		text(string(s.Token))
-		text(fmt.Sprintf("%d %t %t %d", s.row.Desk.Generation, changed.release, changed.disable, len(there)))
+		text(fmt.Sprintf("%d %t %t %d", s.row.generation(), changed.release, changed.disable, len(there)))
 		text(changed.assign)
 		for _, a := range there {
 			text(string(a.kind))
@@ -124,6 +124,8 @@ func (p Plan) digest() string {
 func (d *Drift) step(r Row, choice Choice) (s Step, skip string) {
 	s = Step{Token: r.Token, row: r}
 	switch {
+	case r.Deleted != nil:
+		return s.remove()
 	case r.Desk == nil && r.Token != "":
 		return s, "the vault does not know it: remove it there, or enroll the key here, which replaces its seed; if another desk has it, leave it to that one"
 	case r.Desk == nil:
@@ -355,6 +357,11 @@ func (a act) words() string {
 			return "cut it off there"
 		}
 		return "cut " + a.user + " off there"
+	case vault.Remove:
+		if a.user == "" {
+			return "remove it there"
+		}
+		return "cut " + a.user + " off and remove it there"
 	case vault.Disable:
 		return "disable it there"
 	case vault.Enable:

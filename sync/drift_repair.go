@@ -112,16 +112,12 @@ func (d *Drift) repair(by audit.Officer, choice Choice, steps []Step) (made []ui
 // stillTrue computes a step once more, with the vault as it is now and the providers as they were seen.
 func (d *Drift) stillTrue(tx *vault.Tx, s Step, choice Choice) error {
 	changed := &ChangedError{Token: s.Token}
-	t, err := tx.Token(s.Token)
-	switch {
-	case errors.Is(err, vault.ErrNotFound):
-		return changed
-	case err != nil:
+	now := s.row
+	if err := now.look(tx); err != nil {
 		return err
 	}
-	now := s.row
-	if err := now.compare(tx, t); err != nil {
-		return err
+	if (now.Desk == nil) != (s.row.Desk == nil) || (now.Deleted == nil) != (s.row.Deleted == nil) {
+		return changed
 	}
 	again, skip := d.step(now, choice)
 	was, wasThere := s.binding()
@@ -129,7 +125,7 @@ func (d *Drift) stillTrue(tx *vault.Tx, s Step, choice Choice) error {
 	if was == (here{}) && len(wasThere) == 0 {
 		return nil // only counters
 	}
-	if skip != "" || is != was || !slices.Equal(isThere, wasThere) || now.Desk.Generation != s.row.Desk.Generation {
+	if skip != "" || is != was || !slices.Equal(isThere, wasThere) || now.generation() != s.row.generation() {
 		return changed
 	}
 	return nil
@@ -137,9 +133,11 @@ func (d *Drift) stillTrue(tx *vault.Tx, s Step, choice Choice) error {
 
 // make changes the token here and leaves word for the central service, as the desk's own actions do.
 func (s Step) make(tx *vault.Tx, by audit.Officer, choice Choice) (seqs []uint64, err error) {
-	t, err := tx.Token(s.Token)
-	if err != nil {
-		return nil, err
+	t := vault.Token{ID: s.Token, Generation: s.row.generation()} // of one that was deleted there is no more
+	if s.row.Deleted == nil {
+		if t, err = tx.Token(s.Token); err != nil {
+			return nil, err
+		}
 	}
 	before := t
 	switch {

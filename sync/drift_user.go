@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,8 @@ type UserView struct {
 type UserToken struct {
 	Token       device.TokenID `json:"token,omitempty"`
 	Central     string         `json:"central"`
-	Desk        *DeskSide      `json:"desk,omitempty"`  // nil: it is unknown here
+	Desk        *DeskSide      `json:"desk,omitempty"` // nil: it is unknown here, or Deleted
+	Deleted     *DeletedSide   `json:"deleted,omitempty"`
 	There       *Observation   `json:"there,omitempty"` // nil: the service was not asked, or see Problem
 	Problem     string         `json:"problem,omitempty"`
 	Differences []Difference   `json:"differences,omitempty"`
@@ -91,18 +93,11 @@ func (v *UserView) add(tx *vault.Tx, central string) error {
 	u := UserToken{Central: central}
 	if id, ok := tokenNamed(central); ok {
 		u.Token = id
-		t, err := tx.Token(id)
-		switch {
-		case errors.Is(err, vault.ErrNotFound):
-		case err != nil:
+		r := Row{Token: id}
+		if err := r.look(tx); err != nil {
 			return err
-		default:
-			var r Row
-			if err := r.compare(tx, t); err != nil {
-				return err
-			}
-			u.Desk, u.Waiting, u.Unfinished = r.Desk, r.Waiting, r.Unfinished
 		}
+		u.Desk, u.Deleted, u.Waiting, u.Unfinished = r.Desk, r.Deleted, r.Waiting, r.Unfinished
 	}
 	v.Tokens = append(v.Tokens, u)
 	return nil
@@ -119,6 +114,12 @@ func (u *UserToken) ask(ctx context.Context, c Connector, user string, there []s
 		}
 		u.There = &seen
 	}
+	if u.Deleted != nil && u.There.Exists {
+		p := u.side(c.Name(), u.Deleted.Generation)
+		p.Owner = cmp.Or(p.Owner, user)
+		u.Differences = u.Deleted.differences([]ProviderSide{p}, u.Waiting)
+		return
+	}
 	if u.Desk == nil {
 		text := fmt.Sprintf("%s can have it in the central service, and the vault does not know it", user)
 		if u.There != nil && !u.There.Enabled {
@@ -127,8 +128,7 @@ func (u *UserToken) ask(ctx context.Context, c Connector, user string, there []s
 		u.Differences = []Difference{{Kind: DiffersUnknown, Provider: c.Name(), Text: text}}
 		return
 	}
-	p := ProviderSide{Provider: c.Name(), Exists: u.There.Exists, Owner: u.There.Owner, Enabled: u.There.Enabled,
-		Counter: u.There.Counter, Generation: u.Desk.Generation, Ours: true} // an observation tells nothing of the seed
+	p := u.side(c.Name(), u.Desk.Generation)
 	if linked && p.Owner == "" {
 		p.Owner = user
 	}
@@ -138,4 +138,10 @@ func (u *UserToken) ask(ctx context.Context, c Connector, user string, there []s
 			u.Differences[i].Pending = pending(change)
 		}
 	}
+}
+
+// side is the service as one provider. An observation tells nothing of the seed, so that counts as the desk's.
+func (u *UserToken) side(name string, generation int) ProviderSide {
+	return ProviderSide{Provider: name, Exists: u.There.Exists, Owner: u.There.Owner, Enabled: u.There.Enabled,
+		Counter: u.There.Counter, Generation: generation, Ours: true}
 }

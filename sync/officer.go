@@ -86,22 +86,6 @@ func (o *Outbox) Park(by audit.Officer, seq uint64, reason string) error {
 	return nil
 }
 
-// Propose notes that an officer wants a cut-off discarded, for a reason, which an approver may then do. Until somebody has, it
-// goes on being delivered.
-func (o *Outbox) Propose(by audit.Officer, seq uint64, reason string) error {
-	err := checkReason(reason)
-	if err == nil {
-		err = o.change(seq, func(tx *vault.Tx, c vault.Change) error {
-			c.GivenUp, c.Why = by, reason
-			return errors.Join(tx.PutChange(c), tx.Audit(explained(by, "propose to discard ", c, "", reason)))
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("cannot propose to discard change %d: %w", seq, err)
-	}
-	return nil
-}
-
 // Discard gives an entry up, for a reason: the central service is never told. For a cut-off that takes the approval of an officer
 // who is not the same person, or it is an ApprovalError; otherwise approver may be zero. What is on its way to the service just now
 // may still arrive.

@@ -30,11 +30,13 @@ type Backoff struct{ Min, Max time.Duration }
 // token's codes may be accepted if it is active and has an owner then, and only then does a
 // Put, Assign or Enable carry its seed. So nothing that is delivered late can undo a cut-off, and
 // cut-offs go first, held back by nothing: not even by earlier entries of their token. An entry that asks for what the vault
-// no longer wants is dropped, whatever its state; a cut-off never is.
+// no longer wants is dropped, whatever its state; a cut-off never is. Where an assignment is dropped only because the token got
+// another seed meanwhile, another one follows.
 //
 // A change that fails is tried again with growing pauses, which survive restarts because they stand
 // in the change; one that is refused is parked until Retry, and so is one that an officer parks. Each holds back the later
-// changes of its own token, except cut-offs; a cut-off also holds back assignments to the user whom it concerns. When the
+// changes of its own token, except cut-offs; a cut-off also holds back assignments to the user whom it concerns. A Remove does
+// so only until the token is closed for good, and then concerns nobody any more (User is empty). When the
 // service itself does not answer, a few changes find that out, and the others wait for it as they are.
 //
 // Of what was delivered, the vault is told some at a time, and of cut-offs at once: after a crash a change that was delivered and

@@ -3,6 +3,7 @@ package syncer
 import (
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,9 @@ type outcome struct {
 	seen      Observation
 	problem   string // why it could not be delivered
 	refused   bool
+	closed    bool      // of a Remove: nobody can log in with the token, and something of it is left
 	notBefore time.Time // when it is tried again
+	followed  bool      // by another entry, which asks for the same as of now
 }
 
 func (o *outcome) failed() bool { return o.problem != "" }
@@ -170,7 +173,9 @@ func (o *Outbox) write(done outcomes) error {
 		return err
 	}
 	for i := range done {
-		o.tell(&done[i])
+		if o.tell(&done[i]); done[i].followed {
+			o.Wake()
+		}
 	}
 	o.advance(done)
 	return nil
@@ -202,10 +207,47 @@ func (o *outcome) write(tx *vault.Tx) error {
 	if o.obsolete != "" {
 		pushed.Outcome = "obsolete"
 	}
-	if err := tx.Audit(pushed); err != nil || o.obsolete != "" {
+	if err := tx.Audit(pushed); err != nil {
 		return err
 	}
+	if o.obsolete != "" {
+		return o.follow(tx)
+	}
 	return o.raise(tx)
+}
+
+// follow leaves word once more of an assignment that was dropped because the token got another seed on the way: the Put of that
+// seed says nothing of whose it is.
+func (o *outcome) follow(tx *vault.Tx) error {
+	c := o.change
+	if c.Kind != vault.Assign {
+		return nil
+	}
+	t, err := tx.Token(c.Token)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !strings.EqualFold(c.User, t.Owner), t.Generation <= c.Generation:
+		return nil
+	}
+	waiting, err := tx.ChangesOf(t.ID)
+	if err != nil {
+		return err
+	}
+	for _, w := range waiting {
+		if w.Kind == vault.Assign && w.Generation == t.Generation && strings.EqualFold(w.User, t.Owner) {
+			return nil
+		}
+	}
+	next := vault.Change{Kind: vault.Assign, Token: t.ID, User: t.Owner, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits}
+	if c.Parked && c.ParkedBy != (audit.Officer{}) {
+		next.Parked, next.ParkedBy, next.Reason = true, c.ParkedBy, c.Reason
+	}
+	_, err = tx.Enqueue(next)
+	o.followed = err == nil
+	return err
 }
 
 func (o *outcome) act() audit.Act {
@@ -241,6 +283,14 @@ func (o *outcome) writeFailure(tx *vault.Tx) error {
 	}
 	c.Attempts++
 	c.Problem, c.NotBefore = o.problem, o.notBefore
+	if o.closed && c.User != "" {
+		closed := o.act()
+		closed.Outcome = "closed"
+		if err := tx.Audit(closed); err != nil {
+			return err
+		}
+		c.User = "" // whose next token need not wait for it
+	}
 	if o.refused {
 		c.Parked = true
 		parked := o.act()

@@ -17,18 +17,24 @@ type attempt struct {
 	owner    string        // of the token
 	seed     secret.Secret // zero unless codes may be accepted; wiped after use
 	obsolete string        // why nothing is left to deliver
+	renewed  bool          // a token of that name is in the vault again, with a later seed
 	why      turn
 }
 
 // order is the change as the connector gets it. Whose the token may be there is what the vault says by now: an entry that is
 // delivered once more, after later ones, must not take offence at what those have done. An Advance that carries no seed, as no
-// codes may be accepted, is a Put: it sees to that as well, at a provider that has missed the cut-off.
+// codes may be accepted, is a Put: it sees to that as well, at a provider that has missed the cut-off. Of a Remove whose name
+// is taken again only the cut-off is left: the new token's Put, which waits for it, goes over the old one, and does not
+// have to wait for every provider then.
 func (a *attempt) order() vault.Change {
 	c := a.change
 	if c.Kind == vault.Advance && a.seed.IsZero() {
 		c.Kind = vault.Put
 	}
-	if c.Kind == vault.Put || c.Kind == vault.Enable {
+	if c.Kind == vault.Remove && a.renewed {
+		c.Kind = vault.Unassign
+	}
+	if c.Kind == vault.Put || c.Kind == vault.Enable || c.Kind == vault.Advance {
 		c.User = a.owner
 	}
 	return c
@@ -48,8 +54,13 @@ func (s *schedule) consider(c vault.Change) (a attempt, token vault.Token, h Hol
 	if s.open.of(c.Seq) != nil {
 		return a, token, Hold{Kind: byOutcome}, nil
 	}
-	if !c.Kind.CutOff() {
+	switch {
+	case !c.Kind.CutOff():
 		if token, a.obsolete, err = superseded(s.tx, c); err != nil || a.obsolete != "" {
+			return a, token, Hold{}, err
+		}
+	case c.Kind == vault.Remove:
+		if a.renewed, err = renewed(s.tx, c); err != nil {
 			return a, token, Hold{}, err
 		}
 	}
@@ -121,6 +132,15 @@ func (s *schedule) byPause(c vault.Change) (Hold, error) {
 		return Hold{}, nil
 	}
 	return Hold{Kind: HeldByPause, Until: c.NotBefore, Reason: c.Problem}, nil
+}
+
+// renewed tells whether a token that was removed is in the vault again. A new one counts on from the generation of the old.
+func renewed(tx *vault.Tx, c vault.Change) (bool, error) {
+	t, err := tx.Token(c.Token)
+	if errors.Is(err, vault.ErrNotFound) {
+		return false, nil
+	}
+	return t.Generation > c.Generation, err
 }
 
 // superseded returns the entry's token and, if the vault has moved on so that the entry asks for what is

@@ -64,6 +64,68 @@ func TestAssignedAgainWhileWaiting(t *testing.T) {
 	f.wantLogin("alice", seed, 0, true)
 }
 
+// The put of a new seed does not say whose the token is; so the assignment that waited goes out after it.
+func TestReseededBeforeTheAssignmentArrived(t *testing.T) {
+	f := open(t, quick)
+	f.enroll(tokenA, 1, 0)
+	f.enqueue(vault.Put, tokenA, "", 1, 0)
+	f.assign(tokenA, "alice")
+	seed := secret.Random(20)
+	f.update(func(tx *vault.Tx) error { return tx.SetSeed(tokenA, 2, seed) })
+	f.alter(tokenA, vault.Put, func(t *vault.Token) { t.Generation = 2 })
+	f.run()
+	f.log.await(t, `"kind":"assign","token":"yk-1111111/otp2","user":"alice","counter"`, 1) // delivered
+	f.wantLeft()
+	f.wantOutcomes("obsolete put", "obsolete assign", "delivered put", "delivered assign")
+	f.wantLogin("alice", seed, 0, true)
+}
+
+// An officer who has parked it is not passed by in that way.
+func TestReseededWhileTheAssignmentIsParked(t *testing.T) {
+	f := open(t, quick)
+	f.enroll(tokenA, 1, 0)
+	f.enqueue(vault.Put, tokenA, "", 1, 0)
+	seq := f.assign(tokenA, "alice")
+	if err := f.o.Park(officer, seq, "she is on leave"); err != nil {
+		t.Fatal(err)
+	}
+	seed := secret.Random(20)
+	f.update(func(tx *vault.Tx) error { return tx.SetSeed(tokenA, 2, seed) })
+	f.alter(tokenA, vault.Put, func(t *vault.Token) { t.Generation = 2 })
+	f.deliver()
+	f.deliver()
+	all := f.changes()
+	if len(all) != 1 || !all[0].Parked || all[0].ParkedBy != officer || all[0].Reason != "she is on leave" || all[0].Generation != 2 {
+		t.Fatalf("left: %+v, want the assignment as it was parked", all)
+	}
+	f.wantLogin("alice", seed, 0, false)
+	if err := f.o.Retry(officer, all[0].Seq); err != nil {
+		t.Fatal(err)
+	}
+	f.deliver()
+	f.wantLeft()
+	f.wantLogin("alice", seed, 1, true)
+}
+
+// It does not if somebody has left word of it already, or the token went to somebody else.
+func TestReseededAndAssignedAnew(t *testing.T) {
+	for _, user := range []string{"alice", "bob"} {
+		f := open(t, quick)
+		f.enroll(tokenA, 1, 0)
+		f.enqueue(vault.Put, tokenA, "", 1, 0)
+		f.assign(tokenA, "alice")
+		seed := secret.Random(20)
+		f.update(func(tx *vault.Tx) error { return tx.SetSeed(tokenA, 2, seed) })
+		f.alter(tokenA, vault.Put, func(t *vault.Token) { t.Generation = 2 })
+		f.assign(tokenA, user)
+		f.deliver()
+		f.deliver()
+		f.wantLeft()
+		f.wantOutcomes("obsolete put", "obsolete assign", "delivered put", "delivered assign")
+		f.wantLogin(user, seed, 0, true)
+	}
+}
+
 func TestUnassignEndsAParkedTypo(t *testing.T) {
 	f := open(t, quick)
 	seed := f.enroll(tokenA, 1, 0)

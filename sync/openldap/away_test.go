@@ -93,6 +93,29 @@ func TestCutOffWhereTheOpeningHasNotCome(t *testing.T) {
 	}
 }
 
+// The one provider that has the opening is away when the counter moves. What is written meanwhile must not close the token.
+func TestAdvanceWhereTheOpeningHasNotCome(t *testing.T) {
+	p, seed := startPair(t), secret.Random(20)
+	c := connect(t, toPair(p))
+	apply(t, c, seed, change(vault.Put, "alice", 0), change(vault.Assign, "alice", 0))
+	apply(t, c, secret.Secret{}, change(vault.Disable, "alice", 0))
+	settle(t, p)
+	onlyAtTheFirst(t, p, c, seed, change(vault.Enable, "alice", 0))
+	if seen := apply(t, c, seed, change(vault.Advance, "alice", 5)); !seen.Enabled || seen.Counter != 5 {
+		t.Errorf("while the other one is away the service shows %+v", seen)
+	}
+	before := written(t, p.Providers[1])
+	apply(t, c, seed, change(vault.Advance, "alice", 5))
+	if got := written(t, p.Providers[1]) - before; got != 0 {
+		t.Errorf("%d writes of what is there already", got)
+	}
+	login(t, p.Providers[1], "alice", seed, 5)
+	firstReturns(t, p)
+	for i, s := range p.Providers {
+		login(t, s, "alice", seed, uint64(6+i))
+	}
+}
+
 // A user who has another token by now keeps it.
 func TestUnassignLeavesTheUsersOtherToken(t *testing.T) {
 	p, seed := startPair(t), secret.Random(20)

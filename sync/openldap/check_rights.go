@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -37,14 +38,27 @@ func (k *checker) tokenRights() error {
 	case err != nil:
 		return err
 	case len(found) > 0:
-		return k.entryRights(found[0].DN, subtree)
+		return errors.Join(k.entryRights(found[0].DN, subtree), k.deleteRight(found[0].DN, subtree))
 	case !may:
 		return nil // nothing to try the rest on
 	}
 	if err := add(); err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultEntryAlreadyExists) { // left by a check that was cut off
 		return err
 	}
-	return errors.Join(k.entryRights(probe, subtree), k.conn.Del(ldap.NewDelRequest(probe, nil)))
+	return errors.Join(k.entryRights(probe, subtree), k.deleteRight(probe, subtree))
+}
+
+// deleteRight tries what Remove does: on a token without doing it, on what the check itself has made in earnest.
+func (k *checker) deleteRight(dn, rule string) error {
+	var controls []ldap.Control
+	if !strings.HasPrefix(dn, "cn="+probeCN) {
+		controls = []ldap.Control{ldap.NewControlString(noOp, true, "")}
+	}
+	may, err := allowed(k.conn.Del(ldap.NewDelRequest(dn, controls)))
+	if err == nil && !may {
+		k.add(k.identity+" may not delete "+dn+", so tokens that are deleted here stay there without a secret", rule)
+	}
+	return err
 }
 
 func (k *checker) entryRights(dn, subtree string) error {

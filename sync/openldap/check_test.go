@@ -51,6 +51,7 @@ func TestCheckNamesEveryMissingRight(t *testing.T) {
 		{"secret not writable", by + "=wc", by + "=c", original, "may not write oathSecret", secrets},
 		{"secret not comparable", by + "=wc", by + "=w", original, "may not compare oathSecret", secrets},
 		{"tokens not writable", "access to dn.subtree=\"ou=tokens", "access to dn.subtree=\"ou=tokens," + synctest.BaseDN + "\" " + by + "read\naccess to dn.subtree=\"ou=tokens", original, "may not add token entries", tokens},
+		{"tokens not deletable", "access to dn.subtree=\"ou=tokens", "access to dn.subtree=\"ou=tokens," + synctest.BaseDN + "\" attrs=children " + by + "=rscxda\naccess to dn.subtree=\"ou=tokens", original, "may not delete cn=tokendesk-check-1", tokens},
 		{"counter not writable", "access to dn.subtree=\"ou=tokens", "access to attrs=oathHOTPCounter " + by + "read\naccess to dn.subtree=\"ou=tokens", original, "may not write oathHOTPCounter", tokens},
 		{"counter not readable", "access to dn.subtree=\"ou=tokens", "access to attrs=oathHOTPCounter " + by + "=w\naccess to dn.subtree=\"ou=tokens", original, "may not read and search oathHOTPCounter", tokens},
 		{"links not writable", "attrs=objectClass,oathHOTPToken", "attrs=objectClass", original, "may not write oathHOTPToken", people},
@@ -124,7 +125,25 @@ func TestCheckCuresWork(t *testing.T) {
 		t.Errorf("%d rules were asked for: %v", len(seen), seen)
 	}
 	apply(t, connect(t, config(s)), secret.Random(20), change(vault.Put, "", 0), change(vault.Assign, "alice", 0),
-		change(vault.Disable, "", 0), change(vault.Enable, "alice", 0), change(vault.Unassign, "alice", 0))
+		change(vault.Disable, "", 0), change(vault.Enable, "alice", 0), change(vault.Unassign, "alice", 0), change(vault.Remove, "", 0))
+}
+
+// Where there is a token, the right to delete is tried on it; and it stays.
+func TestCheckOfTheRightToDelete(t *testing.T) {
+	s, seed := start(t), secret.Random(20)
+	c := connect(t, config(s))
+	apply(t, c, seed, change(vault.Put, "alice", 0), change(vault.Assign, "alice", 0))
+	for _, p := range c.Check(t.Context()) {
+		t.Error(p)
+	}
+	login(t, s, "alice", seed, 0)
+	rule := `access to dn.subtree="ou=tokens`
+	rewrite(t, s, rule, `access to dn.subtree="`+synctest.TokensBase+`" attrs=entry by dn.exact="`+s.BindDN+`" =rscxda`+"\n"+rule)
+	problems := c.Check(t.Context())
+	if len(problems) != 1 || !strings.Contains(problems[0].What, "may not delete "+tokenDN) || !strings.Contains(problems[0].Cure, "write") {
+		t.Errorf("without the right: %v", problems)
+	}
+	login(t, s, "alice", seed, 1)
 }
 
 // Without any token there is nothing to try rights on; what Check makes for that purpose does not stay.

@@ -18,34 +18,44 @@ import (
 // cutWait is how long a cut-off waits for the counters of other providers. It never waits for anything else.
 const cutWait = 500 * time.Millisecond
 
-// cutOff makes an Unassign or Disable at every provider at once, also at those that could not be reached a moment ago. It
-// closes the door by removing the secret, for users too that cannot be seen, and then frees the token of those that can.
-//
-// A provider that is left out may have an opening that it has told nobody of yet. Where the others found nothing to
-// remove, they are written all the same, so that theirs is the newer entry when it returns.
+// cutOff makes an Unassign or Disable.
 func (c *Connector) cutOff(ctx context.Context, ch vault.Change) (syncer.Observation, error) {
-	seen, err := c.cutAt(ctx, ch, c.providers, nil)
+	views, left, err := c.shut(ctx, ch)
 	if err != nil {
 		return syncer.Observation{}, err
 	}
-	left, locked := slices.Concat(seen.gone, seen.locked), len(seen.locked) > 0
-	if len(left) > 0 && len(seen.views) > 0 {
-		if seen, err = c.cutAt(ctx, ch, providersOf(seen.views), seen.views); err != nil {
-			return syncer.Observation{}, err
-		}
-		left, locked = slices.Concat(left, seen.gone, seen.locked), locked || len(seen.locked) > 0
-	}
-	if len(seen.views) == 0 || locked {
-		return syncer.Observation{}, together(left)
-	}
-	if len(left) > 0 && !slices.ContainsFunc(seen.views, func(v *view) bool { return v.entry.exists }) {
-		return syncer.Observation{}, withheld(left, fmt.Sprintf("the others do not have token %s, and nothing written there would last against what is to come", ch.Token.Central()))
-	}
-	o, err := c.merge(seen.views)
+	o, err := c.merge(views)
 	if err != nil && len(left) > 0 {
 		return o, withheld(left, plain(err))
 	}
 	return o, err
+}
+
+// shut makes a cut-off at every provider at once, also at those that could not be reached a moment ago, and says why some were
+// left out. It closes the door by removing the secret, for users too that cannot be seen, and then, unless it is a Disable,
+// frees the token of those that can.
+//
+// A provider that is left out may have an opening that it has told nobody of yet. Where the others found nothing to
+// remove, they are written all the same, so that theirs is the newer entry when it returns.
+func (c *Connector) shut(ctx context.Context, ch vault.Change) (views []*view, left []error, err error) {
+	seen, err := c.cutAt(ctx, ch, c.providers, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	left, locked := slices.Concat(seen.gone, seen.locked), len(seen.locked) > 0
+	if len(left) > 0 && len(seen.views) > 0 {
+		if seen, err = c.cutAt(ctx, ch, providersOf(seen.views), seen.views); err != nil {
+			return nil, nil, err
+		}
+		left, locked = slices.Concat(left, seen.gone, seen.locked), locked || len(seen.locked) > 0
+	}
+	if len(seen.views) == 0 || locked {
+		return nil, nil, together(left)
+	}
+	if len(left) > 0 && !slices.ContainsFunc(seen.views, func(v *view) bool { return v.entry.exists }) {
+		return nil, nil, withheld(left, fmt.Sprintf("the others do not have token %s, and nothing written there would last against what is to come", ch.Token.Central()))
+	}
+	return seen.views, left, nil
 }
 
 // cutAt makes a cut-off at some providers, and for good where there are views of an earlier round.
@@ -80,7 +90,8 @@ func (c *Connector) cutAt(ctx context.Context, ch vault.Change, of []*provider, 
 // is there already.
 func (s *session) cut(ctx context.Context, ch vault.Change, before *round, forGood bool) (*view, error) {
 	r := request{token: ch.Token, aspects: theSecret}
-	if ch.Kind == vault.Unassign {
+	frees := ch.Kind != vault.Disable
+	if frees {
 		r.aspects = everything
 	}
 	v := s.look(r)
@@ -89,7 +100,7 @@ func (s *session) cut(ctx context.Context, ch vault.Change, before *round, forGo
 	}
 	lasts, closed := s.removeSecret(v, before.levelled(ctx, v), forGood)
 	var unlinked error
-	if ch.Kind == vault.Unassign {
+	if frees {
 		unlinked = s.unlink(v)
 		lasts = lasts && slices.ContainsFunc(v.owners, func(u user) bool { return strings.EqualFold(u.name, ch.User) })
 		if unlinked == nil && forGood {
@@ -111,10 +122,12 @@ func (s *session) cut(ctx context.Context, ch vault.Change, before *round, forGo
 		return nil, v.secretErr
 	case v.ownersErr != nil:
 		return nil, v.ownersErr
-	case ch.Kind == vault.Unassign && len(v.owners) > 0:
+	case frees && len(v.owners) > 0:
 		return nil, s.notConfirmed(ch, names(v.owners)+" still has it")
 	case v.present:
 		return nil, s.notConfirmed(ch, "the secret is still there")
+	case ch.Kind == vault.Remove: // damage goes with the entry
+		return v, nil
 	}
 	return v, v.entry.damaged
 }

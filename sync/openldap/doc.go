@@ -14,7 +14,8 @@
 // PeopleBase, or is hidden by an access rule, keeps its link and cannot log in any more either. Both
 // count as done when compare finds no secret in the entry (noSuchAttribute), or there is no entry. The class
 // oathHOTPUser stays: a user of that class without a usable token cannot log in, whereas
-// removing it would let the bare password in. It is therefore never removed here.
+// removing it would let the bare password in. It is therefore never removed here. A Remove does what an Unassign does, and
+// then deletes the entry.
 //
 // The counter belongs to a seed, and is never lowered for the same one. Whether it is the same one is told by comparing
 // the secrets and, where there is none, by the entry's description, "tokendesk generation 2 of DESK". Another
@@ -37,8 +38,12 @@
 //
 // It may have what it has told nobody. While any is left out, a cut-off, and a Put, Assign or Enable without a seed,
 // is therefore written at the others even where it is there already, once per Apply, so that theirs is the newer entry
-// when it returns; an Unassign also writes its user's entry, with the class and without the link, unless that links
+// when it returns; an Unassign or Remove also writes its user's entry, with the class and without the link, unless that links
 // another token. A cut-off of a token that no reachable provider has is not delivered: nothing there could be newer.
+//
+// Nor could anything be newer than what is deleted: a provider that returns with a write which the others have not seen keeps
+// its entry, secret and all, and nothing ever replicates it away (seen with 2.5.13). So a Remove deletes nothing while any is
+// left out: it closes, and says so (syncer.ErrRemains). A Put of a later generation may go over what it leaves.
 //
 // While any is left out, no change is refused either, but counts as unavailable, for what the others do not have: an
 // entry or user, the seed's generation, a user without another token. Providers that were only being left alone are
@@ -55,7 +60,8 @@
 // by whole entry: what only the one that returns knew of an entry written meanwhile, such as logins or a user's new
 // password, is lost. An Advance does not say whether codes may be accepted: where the only provider that can be
 // reached has missed a cut-off, it would make the entry with the secret the newer one. So the outbox sends a Put without a
-// seed instead, for a token of which no codes may be accepted.
+// seed instead, for a token of which no codes may be accepted. With a seed it is the other way round: where the only provider that
+// can be reached has missed an opening, the entry without the secret would become the newer one. There an Advance is a Put.
 //
 // # Operations
 //
@@ -66,10 +72,12 @@
 //	           Assign                3         1       -
 //	           Advance               1         -       -
 //	           Disable               1         1       -
-//	           Unassign              2         1       -
+//	           Unassign, Remove      2         1       -
 //	writing                          -         -       1      at one provider; cut-offs at each
-//	           Assign, Unassign      -         -       1      more for each user's entry, likewise
+//	           Assign, Unassign      -         -       1      more for each user's entry, likewise; and with Remove
+//	           Remove                -         -       1      more, which deletes
 //	confirming                       2         1       -      again at other providers until replication has come
+//	           Remove                2         -       -      more, until no provider shows it
 //
 // An entry that is missing costs a search for its base. Of a change that is there already nothing is written; after Put,
 // Enable and Assign the reading has then confirmed it. None of that can go: two entries hold a
@@ -95,5 +103,5 @@
 // BIND is who the bind DN and password say, or, without a password, whom the server takes the client certificate or the
 // local user for (SASL EXTERNAL, RFC 4422 appendix A; see authz-regexp).
 //
-// What this package does not do: deleting entries.
+// What this package does not do: deleting entries of anything but tokens.
 package openldap

@@ -93,6 +93,8 @@ func (s *session) explain(doing, dn string, err error) error {
 		return refused(codeName(err) + ": the server does not take writes here; name a provider in the URL, not a read-only copy")
 	case ldap.LDAPResultStrongAuthRequired, ldap.LDAPResultConfidentialityRequired:
 		return refused(codeName(err) + ": the server wants encryption; use ldaps:// or StartTLS")
+	case ldap.LDAPResultNotAllowedOnNonLeaf:
+		return refused("it has entries below it: look what they are, and remove them first")
 	case ldap.LDAPResultInvalidDNSyntax:
 		return refused("the name is not a distinguished name: correct the configuration")
 	case ldap.LDAPResultSizeLimitExceeded:

@@ -20,7 +20,7 @@ import (
 	"tokendesk/vault/secret"
 )
 
-var allKinds = []vault.ChangeKind{vault.Put, vault.Assign, vault.Unassign, vault.Disable, vault.Enable, vault.Advance}
+var allKinds = []vault.ChangeKind{vault.Put, vault.Assign, vault.Unassign, vault.Disable, vault.Enable, vault.Advance, vault.Remove}
 
 func TestRefusals(t *testing.T) {
 	s := start(t)
@@ -56,7 +56,7 @@ func TestInsufficientAccess(t *testing.T) {
 	rewrite(t, s, `by dn.exact="`+s.BindDN+`" =wc`, `by dn.exact="`+s.BindDN+`" =c`)
 	rewrite(t, s, `by dn.exact="`+s.BindDN+`" write`, `by dn.exact="`+s.BindDN+`" read`)
 	c := connect(t, config(s))
-	for _, kind := range []vault.ChangeKind{vault.Put, vault.Unassign, vault.Disable, vault.Enable, vault.Advance} {
+	for _, kind := range []vault.ChangeKind{vault.Put, vault.Unassign, vault.Disable, vault.Enable, vault.Advance, vault.Remove} {
 		_, err := c.Apply(t.Context(), change(kind, "alice", 9), secret.Random(20))
 		wantError(t, err, syncer.ErrRefused, s.BindDN, "right")
 	}

@@ -26,7 +26,7 @@ func counter(g *synctest.Gate) (taken func() operations) {
 			n[0]++
 		case ldap.ApplicationCompareRequest:
 			n[1]++
-		case ldap.ApplicationModifyRequest, ldap.ApplicationAddRequest:
+		case ldap.ApplicationModifyRequest, ldap.ApplicationAddRequest, ldap.ApplicationDelRequest:
 			n[2]++
 		}
 		return synctest.Pass
@@ -59,6 +59,8 @@ func TestOperations(t *testing.T) {
 		{"disable", change(vault.Disable, "alice", 0), secret.Secret{}, operations{3, 2, 1}, operations{3, 2, 0}},
 		{"enable", change(vault.Enable, "alice", 0), seed, operations{5, 2, 1}, operations{3, 1, 0}},
 		{"unassign", change(vault.Unassign, "alice", 0), secret.Secret{}, operations{4, 2, 2}, operations{4, 2, 0}},
+		{"assign again", change(vault.Assign, "alice", 0), seed, operations{5, 2, 2}, operations{3, 1, 0}},
+		{"remove", change(vault.Remove, "alice", 0), secret.Secret{}, operations{7, 2, 3}, operations{6, 2, 0}},
 	} {
 		apply(t, c, step.seed, step.change)
 		if got := taken(); got != step.first {

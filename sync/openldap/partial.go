@@ -39,6 +39,24 @@ func (p *push) mustLast(newest *view) bool {
 	return newest.anew
 }
 
+// mayClose tells whether an Advance may not be written as such: what brought the secret may have come only to a provider that is
+// left out. Of those that were reached the entry without one would be the newer, and close the token everywhere.
+func (p *push) mayClose(newest *view) bool {
+	return p.ch.Kind == vault.Advance && !p.seed.IsZero() && len(p.views) < len(p.providers) && !newest.same
+}
+
+// keepOpen has the Advance be a Put unless the secret turns out to be there.
+func (p *push) keepOpen(ctx context.Context, newest *view) error {
+	if newest.aspects&theSecret == 0 {
+		return p.read(ctx, providersOf(p.views), everything)
+	}
+	if err := p.writable(p.ch); err != nil {
+		return err
+	}
+	p.ch.Kind = vault.Put
+	return p.read(ctx, providersOf(p.views), p.first())
+}
+
 // absent are the providers of which there is no view.
 func (p *push) absent() []*provider {
 	all, seen := slices.Clone(p.providers), providersOf(p.views)

@@ -27,12 +27,13 @@ func (c *Connector) Apply(ctx context.Context, ch vault.Change, seed secret.Secr
 	switch ch.Kind {
 	case vault.Unassign, vault.Disable:
 		return c.cutOff(ctx, ch)
+	case vault.Remove:
+		return syncer.Observation{}, c.remove(ctx, ch)
 	case vault.Put, vault.Enable, vault.Assign:
-		if _, ok := c.cfg.Params[ch.Digits]; !ok {
-			return syncer.Observation{}, fmt.Errorf("%w: no oathHOTPParams entry is configured for codes of %d digits: create one and name it", syncer.ErrRefused, ch.Digits)
+		if err := c.writable(ch); err != nil {
+			return syncer.Observation{}, err
 		}
 	case vault.Advance:
-		seed = secret.Secret{}
 	default:
 		return syncer.Observation{}, fmt.Errorf("%w: this connector does not know the change %q", syncer.ErrRefused, ch.Kind)
 	}
@@ -45,6 +46,14 @@ func (c *Connector) Apply(ctx context.Context, ch vault.Change, seed secret.Secr
 		return syncer.Observation{}, fmt.Errorf("the change was made elsewhere: %w", together(p.locked))
 	}
 	return c.merge(p.views)
+}
+
+// writable refuses codes of a kind that the directory has no parameters for.
+func (c *Connector) writable(ch vault.Change) error {
+	if _, ok := c.cfg.Params[ch.Digits]; !ok {
+		return fmt.Errorf("%w: no oathHOTPParams entry is configured for codes of %d digits: create one and name it", syncer.ErrRefused, ch.Digits)
+	}
+	return nil
 }
 
 // push is a change, other than a cut-off, on its way to all providers.
@@ -85,6 +94,9 @@ func (p *push) step(ctx context.Context) (done bool, err error) {
 	}
 	if err := p.refused(newest); err != nil {
 		return false, err
+	}
+	if p.mayClose(newest) {
+		return false, p.keepOpen(ctx, newest)
 	}
 	late := p.late()
 	switch blocked := p.blocked(); {

@@ -23,7 +23,7 @@ type conformanceCase struct {
 
 // Conformance is what every connector has to pass, on one provider or several.
 func Conformance(t *testing.T, open Open) {
-	for _, cases := range [][]conformanceCase{changeCases, capabilityCases, readingCases, providerCases} {
+	for _, cases := range [][]conformanceCase{changeCases, removeCases, capabilityCases, readingCases, providerCases} {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				conn, service := open(t)
