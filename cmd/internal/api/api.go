@@ -147,8 +147,10 @@ type Token struct {
 	ID         string     `json:"id" example:"yk-12345678/otp2"`
 	Device     string     `json:"device" example:"yk-12345678"`
 	Central    string     `json:"central_name" doc:"Its name in the central service" example:"YK12345678-2"`
-	Type       string     `json:"type" example:"hotp"`
-	Status     string     `json:"status" enum:"pending,active,disabled,limbo"`
+	Type       string     `json:"type" doc:"Code of its type" example:"yubikey-hotp"`
+	TypeName   string     `json:"type_name" doc:"What the administrator calls that"`
+	OutOfDate  string     `json:"out_of_date,omitempty" doc:"Why it should be replaced, and by what"`
+	Status     string     `json:"status" enum:"pending,active,disabled,limbo,expired,compromised"`
 	Owner      string     `json:"owner" doc:"Empty for stock"`
 	Digits     int        `json:"digits"`
 	Identifier bool       `json:"identifier" doc:"Types its token identifier before each code"`
@@ -162,6 +164,14 @@ type Token struct {
 	Unfinished string     `json:"unfinished,omitempty" doc:"Work on it that waits to be resolved"`
 	Stale      bool       `json:"stale,omitempty" doc:"The vault was restored since its counter was last seen: resync it before use"`
 	Waiting    int        `json:"waiting" doc:"Changes of it that the central service has not confirmed"`
+
+	Description string     `json:"description,omitempty" doc:"An officer's words"`
+	Batch       string     `json:"batch,omitempty"`
+	Tenant      string     `json:"tenant,omitempty"`
+	Expires     *time.Time `json:"expires,omitempty" doc:"From then on it is refused"`
+	Loss        *Loss      `json:"loss,omitempty" doc:"Why it is compromised"`
+	Wiped       *time.Time `json:"wiped,omitempty" doc:"When the compromised token was erased on its device"`
+	Actions     []string   `json:"actions" doc:"What the caller can do with it now"`
 }
 
 // Tokens is one page of the inventory.
@@ -175,6 +185,8 @@ type Outcome struct {
 	Token   *Token   `json:"token,omitempty"`
 	Changes []Change `json:"changes,omitempty" doc:"What became of the changes for the central service"`
 	Text    string   `json:"text,omitempty"`
+
+	Approval *Approval `json:"approval,omitempty" doc:"Nothing was done: it waits for a second officer"`
 }
 
 // Progress is one thing to show while work goes on.

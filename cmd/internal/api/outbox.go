@@ -14,7 +14,6 @@ type Change struct {
 	NotBefore *time.Time `json:"not_before,omitempty"`
 	Created   time.Time  `json:"created"`
 	Problem   string     `json:"problem,omitempty" doc:"What the last attempt failed with, or why an officer parked it"`
-	Proposal  string     `json:"proposal,omitempty" doc:"Who wants it discarded, and why: an approver may do it"`
 }
 
 // Changes is one page of the outbox.
@@ -23,6 +22,8 @@ type Changes struct {
 	Note    string   `json:"note,omitempty" doc:"What is to be done next"`
 	Next    uint64   `json:"next,omitempty" doc:"Pass as 'after' for the next page"`
 	Drain   *Drain   `json:"drain,omitempty" doc:"Absent while nothing is being delivered"`
+
+	Approval *Approval `json:"approval,omitempty" doc:"Nothing was done: it waits for a second officer"`
 }
 
 // Drain is how far the outbox has come since it last began to deliver.

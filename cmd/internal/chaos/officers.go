@@ -47,21 +47,21 @@ func (s *stage) next(ctx context.Context, k *key, r *rand.Rand) error {
 		weight int
 		do     func() error
 	}
-	post := func(verb string) func() error { return func() error { return s.post(ctx, k.path(verb), nil) } }
+	order := func(action string) func() error { return func() error { return s.order(ctx, k, action, "") } }
 	place := func(verb string) func() error {
 		return func() error { return s.work(ctx, k, k.path(verb), api.Codes{Capture: true}) }
 	}
-	give := func() error { return s.post(ctx, k.path("/assign"), api.User{User: pick(r, s.users)}) }
+	give := func() error { return s.order(ctx, k, "assign", pick(r, s.users)) }
 	reissue := func() error { return s.work(ctx, k, k.path("/reissue"), api.User{User: pick(r, s.users)}) }
 	var deeds []deed
 	switch {
 	case t.Status == "disabled":
-		deeds = []deed{{6, post("/enable")}, {1, post("/unassign")}, {1, place("/resync")}}
+		deeds = []deed{{6, order("enable")}, {1, order("unassign")}, {1, place("/resync")}}
 	case t.Owner == "":
-		deeds = []deed{{6, give}, {1, post("/disable")}, {1, reissue}, {1, place("/test")}}
+		deeds = []deed{{6, give}, {1, order("disable")}, {1, reissue}, {1, place("/test")}}
 	default:
 		deeds = []deed{{12, func() error { return s.typeCodes(ctx, k, 1+r.IntN(2)) }}, {3, place("/resync")}, {2, place("/test")},
-			{2, post("/disable")}, {2, post("/unassign")}, {2, reissue}}
+			{2, order("disable")}, {2, order("unassign")}, {2, reissue}}
 	}
 	sum := 0
 	for _, d := range deeds {
@@ -83,13 +83,13 @@ func (s *stage) meddle(ctx context.Context, r *rand.Rand) {
 		working, enough := context.WithTimeout(ctx, workLimit)
 		switch r.IntN(4) {
 		case 0:
-			s.hear(ctx, s.post(working, k.path("/disable"), nil))
+			s.hear(ctx, s.order(working, k, "disable", ""))
 		case 1:
-			s.hear(ctx, s.post(working, k.path("/unassign"), nil))
+			s.hear(ctx, s.order(working, k, "unassign", ""))
 		case 2:
-			s.hear(ctx, s.post(working, k.path("/assign"), api.User{User: pick(r, s.users)}))
+			s.hear(ctx, s.order(working, k, "assign", pick(r, s.users)))
 		default:
-			s.hear(ctx, s.post(working, k.path("/enable"), nil))
+			s.hear(ctx, s.order(working, k, "enable", ""))
 		}
 		enough()
 	}
@@ -117,8 +117,10 @@ func (s *stage) look(ctx context.Context, k *key) (t api.Token, found bool, err 
 	return t, err == nil, err
 }
 
-func (s *stage) post(ctx context.Context, path string, body any) error {
-	return s.Client.Post(ctx, path, body, new(api.Outcome))
+// order has something done with a key's token that needs no key.
+func (s *stage) order(ctx context.Context, k *key, action, user string) error {
+	o := api.Order{Tokens: []string{string(k.token())}, User: user, Reason: "chaos"}
+	return s.Client.Post(ctx, "/v1/tokens/actions/"+action, o, new(api.Outcomes))
 }
 
 // work has the desk do something with a key, and touches it whenever it asks.
@@ -188,7 +190,7 @@ func (s *stage) hear(ctx context.Context, err error) {
 
 // fitting are reasons for which something is refused here.
 var fitting = []string{
-	"another officer's work", "belongs to nobody", "belongs to", "only an active token can", "not disabled",
+	"another officer's work", "belongs to nobody", "belongs to", "only an active token can", "can be disabled", "can be enabled", "can be assigned", "can be unassigned", "can be reissued",
 	"takes 1 token per user", "is disabled", "is in the journal; settle it first", "cannot be undone any more",
 }
 

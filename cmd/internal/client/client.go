@@ -215,7 +215,7 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return api.Errorf(api.Unreachable, "no tokendeskd: %s does not exist; %s, or name its socket in %s", c.socket(), cure, api.SocketVariable)
 	case errors.Is(err, fs.ErrPermission):
-		return api.Errorf(api.Unreachable, "no permission on %s: join the group that its configuration names in api.group, then log in again", c.socket())
+		return api.Errorf(api.Unreachable, "no permission on %s: join a group that its configuration names in [roles], then log in again", c.socket())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return api.Errorf(api.Unreachable, "no tokendeskd serves %s any more; %s", c.socket(), cure)
 	case len(c.socket()) > maxPath:

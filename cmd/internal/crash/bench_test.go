@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/crash/tracer"
 )
 
@@ -71,7 +70,7 @@ func (s *stage) recordEnroll(t testing.TB) ([]tracer.Call, error) {
 	}
 	r, disarmErr := s.tracer.Disarm()
 	if err == nil && s.Slapd != nil { // the directory takes one token per user
-		err = s.Client.Post(t.Context(), s.path("/unassign"), nil, new(api.Outcome))
+		err = s.order(t.Context(), "unassign", "")
 	}
 	return r.Calls, errors.Join(err, disarmErr)
 }

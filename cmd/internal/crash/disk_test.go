@@ -73,8 +73,8 @@ func (d *disk) fill() {
 func (d *disk) useUp(token string) {
 	d.Helper()
 	for i := range 1000 {
-		verb := []string{"/disable", "/enable"}[i%2]
-		if err := d.Client.Post(d.Context(), token+verb, nil, nil); err != nil {
+		o := api.Order{Tokens: []string{token}, Reason: "a test"}
+		if err := d.Client.Post(d.Context(), "/v1/tokens/actions/"+[]string{"disable", "enable"}[i%2], o, new(api.Outcomes)); err != nil {
 			d.expect(err, api.VaultTrouble, "no space left on device", "make room")
 			return
 		}
@@ -116,7 +116,7 @@ func (d *disk) works() {
 func TestFullDiskInEnroll(t *testing.T) {
 	t.Parallel()
 	d := smallDisk(t)
-	other := d.path("")
+	other := string(d.token())
 	d.must(freshKey(t.Context(), d.stage))
 	full := false
 	_, err := d.Client.Work(t.Context(), "/v1/enroll", d.enrollment(), func(p api.Progress) {

@@ -27,7 +27,7 @@ func pushed(ctx context.Context, s *stage) error {
 		return err
 	}
 	for _, step := range back(t) {
-		if err := s.Client.Post(ctx, s.path(step.verb), step.body(), new(api.Outcome)); err != nil {
+		if err := s.order(ctx, step.action, step.user); err != nil {
 			return err
 		}
 	}
@@ -45,43 +45,36 @@ const mostUnused = 5
 
 // lifecycle is a change of a token and how the token is then.
 type lifecycle struct {
-	verb, user    string // user: for assign
+	action, user  string // user: for assign
 	owner, status string
-}
-
-func (l lifecycle) body() any {
-	if l.user == "" {
-		return nil
-	}
-	return api.User{User: l.user}
 }
 
 // handOvers are the steps of the act.
 var handOvers = []lifecycle{
-	{"/unassign", "", "", "active"},
-	{"/assign", "bob", "bob", "active"},
-	{"/disable", "", "bob", "disabled"},
-	{"/enable", "", "bob", "active"},
+	{"unassign", "", "", "active"},
+	{"assign", "bob", "bob", "active"},
+	{"disable", "", "bob", "disabled"},
+	{"enable", "", "bob", "active"},
 }
 
 // back is what leads from wherever a token is to the act's beginning.
 func back(t api.Token) (steps []lifecycle) {
 	if t.Status == "disabled" {
-		steps = append(steps, lifecycle{verb: "/enable"})
+		steps = append(steps, lifecycle{action: "enable"})
 	}
 	if t.Owner == "alice" {
 		return steps
 	}
 	if t.Owner != "" {
-		steps = append(steps, lifecycle{verb: "/unassign"})
+		steps = append(steps, lifecycle{action: "unassign"})
 	}
-	return append(steps, lifecycle{verb: "/assign", user: "alice"})
+	return append(steps, lifecycle{action: "assign", user: "alice"})
 }
 
 func handOver(ctx context.Context, s *stage) error {
 	s.done = 0
 	for _, step := range handOvers {
-		if err := s.Client.Post(ctx, s.path(step.verb), step.body(), new(api.Outcome)); err != nil {
+		if err := s.order(ctx, step.action, step.user); err != nil {
 			return err
 		}
 		s.done++

@@ -156,6 +156,12 @@ func (s *stage) token() device.TokenID { return device.SlotToken(device.YubiKeyI
 
 func (s *stage) path(verb string) string { return "/v1/tokens/" + string(s.token()) + verb }
 
+// order has something done with the token that needs no key.
+func (s *stage) order(ctx context.Context, action, user string) error {
+	o := api.Order{Tokens: []string{string(s.token())}, User: user, Reason: "a test"}
+	return s.Client.Post(ctx, "/v1/tokens/actions/"+action, o, new(api.Outcomes))
+}
+
 // work has the daemon do something, touches the key whenever it asks, and counts the codes that were wanted. Where a busy
 // machine has read no code, the one after it may be spoilt as well, and neither counts.
 func (s *stage) work(ctx context.Context, path string, body any) (codes int, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -178,4 +179,29 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 			"%s has %s in %s already, which takes %d token per user", user.Name, user.Tokens[0], service, limit)
 	}
 	return user.Name, nil
+}
+
+// centralTokens names the tokens with which a user can log in at the central service. A user whom it does not know has none.
+func centralTokens(ctx context.Context, desk *localapi.Desk, user string) (names []string, err error) {
+	found, err := desk.Connector.FindUser(ctx, user)
+	if errors.Is(err, syncer.ErrRefused) || err == nil && len(found.Tokens) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	view, err := desk.Drift.UserView(ctx, found.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range view.Tokens {
+		switch {
+		case !slices.Contains(found.Tokens, t.Central):
+		case t.Problem != "":
+			return nil, fmt.Errorf("%s: %s", t.Central, t.Problem)
+		case t.There != nil && t.There.Exists && t.There.Enabled:
+			names = append(names, t.Central)
+		}
+	}
+	return names, nil
 }

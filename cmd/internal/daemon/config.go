@@ -29,6 +29,9 @@ type Config struct {
 	Devices DevicesConfig `toml:"devices"`
 	Central CentralConfig `toml:"central"`
 	Roles   RolesConfig   `toml:"roles"`
+	Policy  PolicyConfig  `toml:"policy"`
+	// Types says what the administrator makes of types of tokens, by their codes.
+	Types map[string]TypeConfig `toml:"types"`
 }
 
 // VaultConfig says where the vault is and what it is sealed by. Whether it needs a PIN is chosen when it is made.
@@ -52,10 +55,9 @@ type AuditConfig struct {
 	Heads string `toml:"heads"` // a file that they are added to
 }
 
-// APIConfig says who may speak to the daemon.
+// APIConfig says where the daemon is spoken to. Who may do so is in RolesConfig.
 type APIConfig struct {
 	Socket string `toml:"socket"` // the daemon's Unix socket
-	Group  string `toml:"group"`  // members may use the desk, beside root and the daemon's own user
 }
 
 // DevicesConfig says where keys are looked for.
@@ -65,9 +67,27 @@ type DevicesConfig struct {
 	AllowEmulated bool   `toml:"allow_emulated"` // allow emulated keys, from there or on USB, beside a vault sealed by a hardware TPM
 }
 
-// RolesConfig says who may do what, by Unix groups.
+// RolesConfig says who may do what, by Unix groups. Root and the daemon's own user may do everything; where no group is named,
+// nobody else may.
 type RolesConfig struct {
-	Approvers string `toml:"approvers"` // who may approve: a cut-off to be discarded, say; empty: nobody
+	Officers       string `toml:"officers"`       // work with tokens and with what the central service is told
+	Approvers      string `toml:"approvers"`      // approve what takes a second officer
+	Auditors       string `toml:"auditors"`       // see everything, export the audit trail; officers may, if none is named
+	Administrators string `toml:"administrators"` // make, move and restore the vault
+}
+
+// PolicyConfig says what takes a second officer, beside giving up a cut-off.
+type PolicyConfig struct {
+	ApproveLastToken      bool `toml:"approve_last_token"`      // whatever leaves a user without an active token
+	ApproveCompromiseOver int  `toml:"approve_compromise_over"` // the compromise of more tokens than this at a time; 0: never
+}
+
+// TypeConfig is what the administrator makes of a type of token.
+type TypeConfig struct {
+	Name        string `toml:"name"`        // empty: the desk's
+	Description string `toml:"description"` // empty: the desk's
+	Retired     bool   `toml:"retired"`     // none is enrolled any more, and those that are there are shown as out of date
+	Instead     string `toml:"instead"`     // what to register instead of a retired one
 }
 
 // CentralConfig says which central service is pushed to, if any.

@@ -9,8 +9,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"tokendesk/provision"
 )
 
 // syntaxProblems says where a file is not what Config describes, each as "LINE: what".
@@ -37,9 +40,15 @@ func syntaxProblems(err error) (problems []string) {
 	return problems
 }
 
+// gone are keys of before, and what to say instead.
+var gone = map[string]string{
+	"vault.passphrase_file": `a passphrase is typed now (tokendesk vault unlock); for one that lies in a file, which is obfuscation, say seal = "keyfile" and name it in key_file`,
+	"api.group":             "name the group in [roles], as officers",
+}
+
 func unknown(key string) string {
-	if key == "vault.passphrase_file" {
-		return `vault.passphrase_file is gone: a passphrase is typed now (tokendesk vault unlock); for one that lies in a file, which is obfuscation, say seal = "keyfile" and name it in key_file`
+	if now, was := gone[key]; was {
+		return key + " is gone: " + now
 	}
 	return "unknown key " + key
 }
@@ -87,8 +96,37 @@ func plain(message string) string {
 
 // check says what is wrong with a configuration that is well written.
 func (c Config) check() []string {
-	return slices.Concat(c.Vault.check(), c.Backup.check(), c.paths(), c.Central.check())
+	return slices.Concat(c.Vault.check(), c.Backup.check(), c.paths(), c.Central.check(), c.Policy.check(), c.checkTypes())
 }
+
+func (p PolicyConfig) check() (problems []string) {
+	if p.ApproveCompromiseOver < 0 {
+		problems = append(problems, "policy.approve_compromise_over must not be negative; 0 asks nobody")
+	}
+	return problems
+}
+
+func (c Config) checkTypes() (problems []string) {
+	for code, t := range c.Types {
+		key := "types." + keyName(toml.Key{code})
+		switch {
+		case !slices.ContainsFunc(provision.Types(), func(t provision.Type) bool { return t.Code == code }):
+			problems = append(problems, key+": there is no such type; tokendesk types shows them all")
+		case t.Instead != "" && !t.Retired:
+			problems = append(problems, key+".instead has no use without retired = true")
+		}
+		for name, text := range map[string]string{".name": t.Name, ".description": t.Description, ".instead": t.Instead} {
+			if strings.ContainsFunc(text, unicode.IsControl) || len(text) > maxWords {
+				problems = append(problems, fmt.Sprintf("%s%s must be one line of up to %d bytes", key, name, maxWords))
+			}
+		}
+	}
+	slices.Sort(problems) // a map has no order
+	return problems
+}
+
+// maxWords is how long the administrator's words about a type may be, in bytes.
+const maxWords = 200
 
 // What a vault can be sealed by.
 const (

@@ -31,7 +31,6 @@ heads = "/mnt/heads"
 
 [api]
 socket = "/run/desk.sock"
-group = "officers"
 
 [devices]
 usb = false
@@ -45,7 +44,20 @@ confirm_timeout = "20s"
 refresh_every = "2m"
 
 [roles]
+officers = "officers"
 approvers = "approvers"
+auditors = "auditors"
+administrators = "administrators"
+
+[policy]
+approve_last_token = true
+approve_compromise_over = 5
+
+[types.yubikey-hotp]
+name = "Touch key"
+description = "Types a code"
+retired = true
+instead = "a passkey"
 
 [central.openldap]
 urls = ["ldaps://ldap.example.org"]
@@ -87,9 +99,11 @@ func TestConfigTakesEveryKey(t *testing.T) {
 			ShredAfter: Duration(2 * time.Hour)},
 		Backup:  BackupConfig{Dir: "/mnt/backup", Every: Duration(12 * time.Hour), Keep: 7},
 		Audit:   AuditConfig{Heads: "/mnt/heads"},
-		API:     APIConfig{Socket: "/run/desk.sock", Group: "officers"},
+		API:     APIConfig{Socket: "/run/desk.sock"},
 		Devices: DevicesConfig{Emulator: "/run/emu.sock", AllowEmulated: true},
-		Roles:   RolesConfig{Approvers: "approvers"},
+		Roles:   RolesConfig{Officers: "officers", Approvers: "approvers", Auditors: "auditors", Administrators: "administrators"},
+		Policy:  PolicyConfig{ApproveLastToken: true, ApproveCompromiseOver: 5},
+		Types:   map[string]TypeConfig{"yubikey-hotp": {Name: "Touch key", Description: "Types a code", Retired: true, Instead: "a passkey"}},
 		Central: CentralConfig{
 			RetryMin: Duration(200 * time.Millisecond), RetryMax: Duration(time.Hour), ConfirmTimeout: Duration(20 * time.Second), RefreshEvery: Duration(2 * time.Minute),
 			OpenLDAP: &OpenLDAPConfig{
@@ -147,6 +161,13 @@ func TestConfigErrors(t *testing.T) {
 		{"backup.keep = -1", "desk.toml: backup.keep must not be negative; 0 keeps all"},
 		{"backup.dir = 'hunter2'", "desk.toml: backup.dir needs an absolute path"},
 		{"audit.heads = '/x'\nvault.path = '/x'", "desk.toml: vault.path and audit.heads are the same path"},
+		{"[api]\ngroup = 'hunter2'", "desk.toml:2: api.group is gone: name the group in [roles], as officers"},
+		{"policy.approve_compromise_over = -1", "desk.toml: policy.approve_compromise_over must not be negative; 0 asks nobody"},
+		{"[types.abacus]\nname = 'hunter2'", "desk.toml: types.abacus: there is no such type; tokendesk types shows them all"},
+		{"[types.yubikey-hotp]\ninstead = 'hunter2'", "desk.toml: types.yubikey-hotp.instead has no use without retired = true"},
+		{"[types.yubikey-hotp]\nname = \"hunter2\\n\"", "desk.toml: types.yubikey-hotp.name must be one line of up to 200 bytes"},
+		{"[types.yubikey-hotp]\ncolour = 'hunter2'", "desk.toml:2: unknown key types.yubikey-hotp.colour"},
+		{"types = 3", "desk.toml:1: types: needs a table, not this integer"},
 		{"api.socket = ''", "desk.toml: api.socket must not be empty"},
 		{"api.socket = 'desk.sock'", "desk.toml: api.socket needs an absolute path"},
 		{"devices.emulator = 'emu.sock'", "desk.toml: devices.emulator needs an absolute path"},
@@ -174,7 +195,7 @@ func TestConfigErrors(t *testing.T) {
 // A password may stand anywhere in the file; an error that repeats it would end up in a log.
 func TestConfigErrorsRepeatNoValue(t *testing.T) {
 	keys := []string{
-		"vault.path", "vault.seal", "vault.tpm", "vault.passphrase_file", "vault.key_file", "vault.shred_after", "backup.dir", "backup.every", "backup.keep", "audit.heads", "api.socket", "api.group", "devices.usb", "devices.emulator",
+		"vault.path", "vault.seal", "vault.tpm", "vault.passphrase_file", "vault.key_file", "vault.shred_after", "backup.dir", "backup.every", "backup.keep", "audit.heads", "api.socket", "api.group", "roles.officers", "policy.approve_last_token", "policy.approve_compromise_over", "types", "types.yubikey-hotp", "types.yubikey-hotp.retired", "types.yubikey-hotp.name", "types.x.name", "devices.usb", "devices.emulator",
 		"devices.allow_emulated", "central.retry_min", "central.openldap.password_file", "central.openldap.password",
 		"central.openldap.params", "central.openldap.params.6", "central.openldap.timeout", "central.openldap.start_tls", "password",
 	}
@@ -210,7 +231,7 @@ func TestLoadConfig(t *testing.T) {
 	if err := os.WriteFile(path, []byte(complete), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := LoadConfig(path); err != nil || c.API.Group != "officers" {
+	if c, err := LoadConfig(path); err != nil || c.Roles.Officers != "officers" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, c := range []struct{ path, want string }{

@@ -2,6 +2,8 @@ package daemon_test
 
 import (
 	"context"
+	"errors"
+	"net/url"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -42,18 +44,21 @@ func TestKilledAfterEveryStep(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			s := serial(i)
-			user := "alice"
-			if d.plan == "reissue" {
+			if d.plan != "enroll" {
 				enroll(ctx, t, w, s, "alice")
-				user = "bob"
 			}
 			restart(t, w, &after, d.plan+"/"+d.step)
 			if err := w.AwaitKeys(ctx, s); err != nil {
 				t.Fatal(err)
 			}
-			path, body := "/v1/enroll", any(enrollment(s, user))
-			if d.plan == "reissue" {
-				path, body = tokenPath(s)+"/reissue", api.User{User: user}
+			user, path, body := "alice", tokenPath(s)+"/"+d.plan, any(nil)
+			switch d.plan {
+			case "enroll":
+				path, body = "/v1/enroll", enrollment(s, user)
+			case "reissue":
+				user, body = "bob", api.User{User: "bob"}
+			case "wipe":
+				body = api.OptionalReason{Reason: "a test"}
 			}
 			if _, _, err := work(ctx, w, s, path, body); err == nil {
 				t.Fatal("the daemon survived its death")
@@ -71,10 +76,12 @@ func TestKilledAfterEveryStep(t *testing.T) {
 				t.Fatal(err)
 			}
 			settle(ctx, t, w, s)
-			expectSettled(ctx, t, w, s, user)
-			if err := w.Client.Post(ctx, tokenPath(s)+"/unassign", nil, new(api.Outcome)); err != nil { // for the next one
-				t.Fatal(err)
+			if d.plan == "wipe" {
+				expectGone(ctx, t, w, s, user)
+				return
 			}
+			expectSettled(ctx, t, w, s, user)
+			order(ctx, t, w, s, "unassign") // for the next one
 		})
 	}
 	checkVault(t, w)
@@ -129,7 +136,7 @@ func settle(ctx context.Context, t *testing.T, w *world.World, s device.Serial) 
 		t.Fatal(err)
 	}
 	var token api.Token
-	if err := w.Client.Get(ctx, tokenPath(s), nil, &token); err != nil {
+	if err := w.Client.Get(ctx, tokenPath(s), nil, &token); err != nil && !isGone(err) {
 		t.Fatal(err)
 	}
 	if token.Unfinished == "" {
@@ -160,6 +167,37 @@ func expectSettled(ctx context.Context, t *testing.T, w *world.World, s device.S
 	}
 	if answer, ok, err := w.WhoAmI(ctx, w.Slapd, user, ""); err != nil || ok {
 		t.Fatalf("%s is accepted without a code: %s %v", user, answer, err)
+	}
+}
+
+func isGone(err error) bool {
+	known := (*api.Error)(nil)
+	return errors.As(err, &known) && known.Code == api.NotFound
+}
+
+// expectGone looks for a token that was wiped, where it should not be any more.
+func expectGone(ctx context.Context, t *testing.T, w *world.World, s device.Serial, user string) {
+	t.Helper()
+	awaitPushed(ctx, t, w)
+	if err := w.Client.Get(ctx, tokenPath(s), nil, new(api.Token)); !isGone(err) {
+		t.Fatalf("the token is still there: %v", err)
+	}
+	var left api.UserTokens
+	if err := w.Client.Get(ctx, "/v1/users/"+user, nil, &left); err != nil || !left.Known || len(left.Tokens) != 0 {
+		t.Fatalf("%s has %+v: %v", user, left, err)
+	}
+	var there api.Drift
+	if err := w.Client.Get(ctx, "/v1/drift", url.Values{"token": {string(device.SlotToken(device.YubiKeyID(s), 2))}}, &there); err != nil || len(there.Rows) != 0 {
+		t.Fatalf("it is still there centrally: %+v: %v", there.Rows, err)
+	}
+	var found api.Keys
+	if err := w.Client.Get(ctx, "/v1/devices", nil, &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range found.Keys {
+		if k.Serial == uint32(s) && k.Slots[1].Configured {
+			t.Fatal("its slot is not erased")
+		}
 	}
 }
 

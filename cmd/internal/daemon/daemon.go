@@ -73,7 +73,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if directory != nil {
 		defer directory.Close()
 	}
-	listener, err := listen(d.Config.API)
+	listener, err := listen(d.Config.API.Socket, d.Config.roles())
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.De
 	v := vault.At(c.Vault.Path, c.Vault.open)
 	desk := &localapi.Desk{
 		Vault: v, Keys: keys.New(d.Log, buses...), Version: Version, Since: time.Now().UTC(),
-		Group: c.API.Group, Approvers: c.Roles.Approvers, Log: d.Log,
+		Roles: c.roles(), Types: c.namings(), Log: d.Log,
 		Board: localapi.Board{Parent: c.Vault.parent(), Fingerprint: tpmseal.Fingerprint, Wrap: tpmseal.Wrap},
 		Keeper: &keeper.Keeper{
 			Vault: v, Log: d.Log, ShredAfter: time.Duration(c.Vault.ShredAfter),
@@ -114,6 +114,18 @@ func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.De
 	d.work(desk, v)
 	desk.Doctor = d.doctor(desk)
 	return desk
+}
+
+func (c Config) roles() localapi.Roles {
+	return localapi.Roles{Officers: c.Roles.Officers, Approvers: c.Roles.Approvers, Auditors: c.Roles.Auditors, Administrators: c.Roles.Administrators}
+}
+
+func (c Config) namings() map[string]localapi.Naming {
+	all := map[string]localapi.Naming{}
+	for code, t := range c.Types {
+		all[code] = localapi.Naming(t)
+	}
+	return all
 }
 
 // work gives the desk what carries out plans, and what delivers changes.
@@ -136,9 +148,12 @@ func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 			})
 		},
 		CheckUser: func(ctx context.Context, name string) (string, error) { return checkUser(ctx, desk, name) },
+		Policy:    provision.Policy{LastToken: d.Config.Policy.ApproveLastToken, CompromiseOver: d.Config.Policy.ApproveCompromiseOver},
 	}
+	desk.Keeper.Expire = desk.Runner.ExpireDue
 	desk.Drift = syncer.NewDrift(v, desk.Connector, syncer.DriftConfig{Wake: desk.Outbox.Wake, Claim: desk.Runner.Claim})
 	if desk.Connector != nil {
+		desk.Runner.CentralTokens = func(ctx context.Context, user string) ([]string, error) { return centralTokens(ctx, desk, user) }
 		desk.Runner.Confirm = func(ctx context.Context, seq uint64) error {
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(c.ConfirmTimeout))
 			defer cancel()

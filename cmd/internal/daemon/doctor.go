@@ -41,14 +41,32 @@ func (d *Daemon) checkProcess() []api.Finding {
 	} else {
 		found = append(found, good("process", "its memory stays out of core dumps"))
 	}
-	group := d.Config.API.Group
-	if group == "" {
-		return append(found, good("access", "only root and the daemon's own user may call; api.group opens it to officers"))
+	return append(found, d.checkRoles()...)
+}
+
+// checkRoles looks for the groups that the configuration names.
+func (d *Daemon) checkRoles() (found []api.Finding) {
+	roles := d.Config.Roles
+	for _, r := range []struct{ key, group string }{
+		{"officers", roles.Officers}, {"approvers", roles.Approvers}, {"auditors", roles.Auditors}, {"administrators", roles.Administrators},
+	} {
+		if r.group == "" {
+			continue
+		}
+		if _, err := user.LookupGroup(r.group); err != nil {
+			found = append(found, bad("access", "addgroup --system "+r.group, "the group %s of roles.%s does not exist", r.group, r.key))
+		} else {
+			found = append(found, good("access", "members of the group %s are %s", r.group, r.key))
+		}
 	}
-	if _, err := user.LookupGroup(group); err != nil {
-		return append(found, bad("access", "addgroup --system "+group, "the group %s does not exist", group))
+	policy := d.Config.Policy
+	switch {
+	case len(found) == 0:
+		found = append(found, good("access", "only root and the daemon's own user may call; roles.officers opens it to officers"))
+	case roles.Approvers == "" && (policy.ApproveLastToken || policy.ApproveCompromiseOver > 0):
+		found = append(found, bad("access", "name a group in the configuration: [roles] approvers", "the policy wants a second officer's approval, and only root can give it"))
 	}
-	return append(found, good("access", "members of the group %s may call", group))
+	return found
 }
 
 func (d *Daemon) checkBuses(desk *localapi.Desk) []api.Finding {

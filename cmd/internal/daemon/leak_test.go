@@ -82,7 +82,7 @@ func TestSecretsStayInside(t *testing.T) {
 	do(two, tokenPath(two)+"/resolve", api.Resolve{})
 	seen()
 	w.Slapd.Stop()
-	do(two, tokenPath(two)+"/disable", nil)
+	do(two, "/v1/tokens/actions/disable", api.Order{Tokens: []string{string(device.SlotToken(device.YubiKeyID(two), 2))}, Reason: "on leave"})
 	e.command(ctx, w, "outbox")
 	e.command(ctx, w, "doctor")
 	if err := w.Slapd.Start(); err != nil {
@@ -197,9 +197,9 @@ func (e *evidence) work(ctx context.Context, w *world.World, s device.Serial, pa
 // answers keeps what the API says of everything, as it says it.
 func (e *evidence) answers(ctx context.Context, t *testing.T, w *world.World, serials ...device.Serial) {
 	t.Helper()
-	paths := []string{"/openapi.json", "/v1/status", "/v1/doctor", "/v1/devices", "/v1/tokens", "/v1/outbox"}
+	paths := []string{"/openapi.json", "/v1/status", "/v1/doctor", "/v1/devices", "/v1/tokens", "/v1/outbox", "/v1/approvals", "/v1/types", "/v1/lifecycle"}
 	for _, s := range serials {
-		paths = append(paths, tokenPath(s))
+		paths = append(paths, tokenPath(s), tokenPath(s)+"/history")
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", w.Socket)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/daemon"
 	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
@@ -84,4 +85,13 @@ func keyOf(serial device.Serial) string { return fmt.Sprintf("serial=%s,fw=5.4.3
 
 func tokenPath(serial device.Serial) string {
 	return "/v1/tokens/" + string(device.SlotToken(device.YubiKeyID(serial), 2))
+}
+
+// order has something done with the token of a key.
+func order(ctx context.Context, t *testing.T, w *world.World, serial device.Serial, action string) {
+	t.Helper()
+	o := api.Order{Tokens: []string{string(device.SlotToken(device.YubiKeyID(serial), 2))}, Reason: "a test"}
+	if err := w.Client.Post(ctx, "/v1/tokens/actions/"+action, o, new(api.Outcomes)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -12,20 +12,22 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tokendesk/cmd/internal/localapi"
 )
 
 // listen opens the API's socket, replacing one that nobody serves any more.
-func listen(c APIConfig) (net.Listener, error) {
-	if err := makeRoom(c.Socket); err != nil {
+func listen(path string, roles localapi.Roles) (net.Listener, error) {
+	if err := makeRoom(path); err != nil {
 		return nil, err
 	}
 	old := unix.Umask(0o177) // nobody else before the mode below is set
-	listener, err := net.Listen("unix", c.Socket)
+	listener, err := net.Listen("unix", path)
 	unix.Umask(old)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the API's socket: %w", err)
 	}
-	if err := openTo(c); err != nil {
+	if err := openTo(path, roles); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
@@ -66,20 +68,34 @@ func makeRoom(path string) error {
 	return nil
 }
 
-func openTo(c APIConfig) error {
-	if c.Group == "" {
-		return nil
+// openTo lets in who may have a role. Whom the mode lets in, the API still asks for their role at every request.
+func openTo(path string, roles localapi.Roles) error {
+	groups := roles.Groups()
+	for _, name := range groups {
+		if _, err := user.LookupGroup(name); err != nil {
+			return fmt.Errorf("[roles]: %w: create it with addgroup --system %s", err, name)
+		}
 	}
-	g, err := user.LookupGroup(c.Group)
+	switch len(groups) {
+	case 0:
+		return nil
+	case 1:
+		return openToGroup(path, groups[0])
+	}
+	return os.Chmod(path, 0o666) // a socket has one group only
+}
+
+func openToGroup(path, name string) error {
+	g, err := user.LookupGroup(name)
 	if err != nil {
-		return fmt.Errorf("api.group: %w: create it with addgroup --system %s", err, c.Group)
+		return err
 	}
 	gid, err := strconv.Atoi(g.Gid)
 	if err != nil {
 		return err
 	}
-	if err := os.Chown(c.Socket, -1, gid); err != nil {
-		return fmt.Errorf("cannot give the socket to the group %s: %w", c.Group, err)
+	if err := os.Chown(path, -1, gid); err != nil {
+		return fmt.Errorf("cannot give the socket to the group %s: %w", name, err)
 	}
-	return os.Chmod(c.Socket, 0o660)
+	return os.Chmod(path, 0o660)
 }

@@ -66,3 +66,19 @@ func TestSocketIsNotTakenFromAnybody(t *testing.T) {
 		})
 	}
 }
+
+// A group that does not exist would leave nobody with its role, unnoticed.
+func TestRolesNeedTheirGroups(t *testing.T) {
+	dir := t.TempDir()
+	d := daemon.Daemon{Log: slog.New(slog.DiscardHandler), Config: daemon.Config{
+		Vault: daemon.VaultConfig{Path: filepath.Join(dir, "vault.db"), Seal: "passphrase"},
+		API:   daemon.APIConfig{Socket: filepath.Join(dir, "desk.sock")},
+		Roles: daemon.RolesConfig{Auditors: "no-such-group"},
+	}}
+	if err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "[roles]: ") || !strings.Contains(err.Error(), "addgroup --system no-such-group") {
+		t.Errorf("it ended with: %v", err)
+	}
+	if _, err := os.Lstat(d.Config.API.Socket); err == nil {
+		t.Error("its socket is left behind")
+	}
+}

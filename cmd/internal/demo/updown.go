@@ -104,11 +104,12 @@ export LDAP_URI=%s
 #   tokendesk enroll --device %s --slot 2 --user alice     tokenemu touch --long %s
 #   ldapwhoami -x -H $LDAP_URI -D %s -w bob-passwordCODE
 #   tokendesk list; tokendesk show %s/otp2; tokendesk status; tokendesk doctor; tokendesk drift; tokendesk outbox
+#   tokendesk lifecycle; tokendesk disable %s/otp2 --reason 'on leave'; tokendesk enable %s/otp2
 #   tokendesk vault status; tokendesk vault backup; tokendesk audit list     the recovery identity is in %s
 # the desk's files are in %s; end it all with make demo-down
 %s
 `, bin, w.Socket, w.EmulatorSocket, w.Slapd.URL, w.Pair.Providers[1].URL, passwords(), w.Slapd.AdminDN, w.Slapd.AdminPassword,
-		alicesKey, alicesKey, alice, alicesKey, bob, alice, w.Identity, w.Dir, endOfGuide)
+		alicesKey, alicesKey, alice, alicesKey, bob, alice, alice, alice, w.Identity, w.Dir, endOfGuide)
 }
 
 func passwords() string {

@@ -1,5 +1,6 @@
 // Package keeper opens and locks the desk's vault, and does for it what is due by itself: a vault that opens without a
-// PIN is opened at start, backups are made, destroyed seeds are shredded, signed heads of the audit trail go elsewhere.
+// PIN is opened at start, backups are made, destroyed seeds are shredded, tokens whose
+// time is over are refused, signed heads of the audit trail go elsewhere.
 //
 // It promises that nobody locks or replaces the vault under work that is going on with a key, unless somebody insists;
 // that every opening is followed by what has to follow it, before work begins; that refused attempts to open the vault
@@ -30,6 +31,8 @@ type Keeper struct {
 	// ShredAfter is how long destroyed secrets may stay, sealed, in unused pages of the vault's file.
 	ShredAfter time.Duration
 	Heads      Heads
+	// Expire has tokens refused whose time is over, and says how many. May be nil.
+	Expire func(context.Context) (int, error)
 
 	Works Works
 
@@ -41,6 +44,7 @@ type Keeper struct {
 	retry pause // of an opening that failed
 	saved pause // of a backup that failed
 	shred pause // of a rotation that failed
+	stale pause // of an expiry that failed
 
 	mu      sync.Mutex // guards what follows
 	unasked bool       // the vault is to be opened as soon as what keeps it from that passes
@@ -240,7 +244,7 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // round does what is due, and says when the next thing is; zero if only a nudge can make something due.
 func (k *Keeper) round(ctx context.Context, now time.Time) (next time.Time) {
-	for _, duty := range []func(context.Context, time.Time) time.Time{k.reopen, k.shipDue, k.backupDue, k.shredDue} {
+	for _, duty := range []func(context.Context, time.Time) time.Time{k.reopen, k.shipDue, k.backupDue, k.shredDue, k.expireDue} {
 		if ctx.Err() != nil {
 			return next
 		}

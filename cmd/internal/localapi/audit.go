@@ -32,10 +32,7 @@ func (d *Desk) acts(_ context.Context, q *actsQuery) (out api.Acts, err error) {
 				out.Next = e.Seq
 				return false, nil
 			}
-			out.Acts = append(out.Acts, api.Act{
-				Seq: e.Seq, Time: e.Time, Epoch: e.Epoch, UID: e.Officer.UID, Officer: e.Officer.Name,
-				Action: e.Action, Object: e.Object, Outcome: e.Outcome, Reason: e.Reason,
-			})
+			out.Acts = append(out.Acts, actOf(e))
 			return true, nil
 		})
 	})
@@ -47,8 +44,8 @@ type exportQuery struct {
 }
 
 // routeExport registers the export of the audit trail. That somebody has it is in it.
-func (d *Desk) routeExport(a huma.API) {
-	op := operation(http.MethodGet, "/v1/audit/export", "audit-export", "The audit trail, to be verified with its public key alone")
+func (d *Desk) routeExport(a huma.API, who access) {
+	op := d.guarded(operation(http.MethodGet, "/v1/audit/export", "audit-export", "The audit trail, to be verified with its public key alone"), who)
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "A header, the entries and the signed head, one JSON object a line",
 		Content:     map[string]*huma.MediaType{exportType: {Schema: &huma.Schema{Type: huma.TypeString}}},

@@ -44,6 +44,7 @@ func (d *Desk) classified(err error) *api.Error {
 		firmware   *device.FirmwareError
 		twins      *keys.TwinsError
 		approval   *syncer.ApprovalError
+		waiting    *provision.ApprovalError
 		code       api.Code
 	)
 	is := func(targets ...error) bool {
@@ -54,7 +55,7 @@ func (d *Desk) classified(err error) *api.Error {
 		return known
 	case errors.As(err, &unfinished):
 		code = api.Unfinished
-	case errors.As(err, &refused), errors.As(err, &approval), is(keys.ErrBehind, syncer.ErrCutOffStays):
+	case errors.As(err, &refused), errors.As(err, &approval), errors.As(err, &waiting), is(keys.ErrBehind, syncer.ErrCutOffStays):
 		code = api.Refused
 	case errors.As(err, &state), is(vault.ErrUnanchored, vault.ErrClosed, unix.ENOSPC, unix.EDQUOT, unix.EFBIG):
 		code = api.VaultTrouble

@@ -24,8 +24,8 @@ const bodyPatience = 10 * time.Second
 
 // secretly registers an operation whose requests carry secrets in a frame, and then JSON. The router never sees such a body:
 // it would keep it in buffers that outlive the request. Where no secret is to be given, plain JSON will do.
-func secretly[In any](a huma.API, d *Desk, path, id, summary string, names []string, fn func(context.Context, In, []secret.Secret) (api.VaultOutcome, error)) {
-	op := operation(http.MethodPost, path, id, summary)
+func secretly[In any](a huma.API, d *Desk, who access, path, id, summary string, names []string, fn func(context.Context, In, []secret.Secret) (api.VaultOutcome, error)) {
+	op := d.guarded(operation(http.MethodPost, path, id, summary), who)
 	registry := a.OpenAPI().Components.Schemas
 	schema := registry.Schema(reflect.TypeFor[In](), true, id)
 	media := &huma.MediaType{Schema: schema}
@@ -39,7 +39,7 @@ func secretly[In any](a huma.API, d *Desk, path, id, summary string, names []str
 		"default": described("Error", registry.Schema(reflect.TypeFor[api.Error](), true, "Error")),
 	}
 	a.OpenAPI().AddOperation(&op)
-	a.Adapter().Handle(&op, func(hc huma.Context) {
+	a.Adapter().Handle(&op, op.Middlewares.Handler(func(hc huma.Context) {
 		r, w := humago.Unwrap(hc)
 		out, err := answerSecretly(w, r, len(names), func(in io.Reader) (In, error) { return parse[In](registry, schema, in) }, fn)
 		if failed := d.conclude(r.Context(), op, nil, err); failed != nil {
@@ -48,7 +48,7 @@ func secretly[In any](a huma.API, d *Desk, path, id, summary string, names []str
 		}
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(out)
-	})
+	}))
 }
 
 func described(what string, schema *huma.Schema) *huma.Response {

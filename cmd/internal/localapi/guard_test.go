@@ -63,7 +63,7 @@ func TestPeerCredentials(t *testing.T) {
 	d := start(t, world.Options{NoCentral: true})
 	closed := func() {
 		code, said := d.as(nobody, nogroup)
-		if code != 3 || !strings.Contains(said, "no permission on ") || !strings.Contains(said, "api.group") {
+		if code != 3 || !strings.Contains(said, "no permission on ") || !strings.Contains(said, "then log in again") {
 			t.Errorf("nobody at a closed socket: exit code %d: %s", code, said)
 		}
 	}
@@ -72,7 +72,7 @@ func TestPeerCredentials(t *testing.T) {
 	if code, said := d.as(nobody, nogroup); code != 5 || !strings.Contains(said, "tokendesk: nobody may not use this desk") {
 		t.Errorf("nobody without a group: exit code %d: %s", code, said)
 	}
-	d.configure("socket = ", "group = \""+nameOfGames+"\"\nsocket = ")
+	d.configure("[api]", "[roles]\nofficers = \""+nameOfGames+"\"\n\n[api]")
 	closed()
 	if code, said := d.as(games, gamesGroup); code != 0 || !strings.Contains(said, "Vault") {
 		t.Errorf("a member of the group: exit code %d: %s", code, said)

@@ -1,6 +1,7 @@
 // Package localapi serves the desk's API on its Unix socket.
 //
-// Who calls is known from the socket's peer credentials, never from what the caller says. A browser
+// Who calls is known from the socket's peer credentials, never from what the caller says. Each route declares the roles of
+// which a caller needs one (routes.go), and nothing of a request is looked at before that was checked. A browser
 // cannot speak to it: requests with an Origin or Referer are refused. Errors are built here and nowhere
 // else, so that none repeats what a caller has sent. Secrets go from the socket into locked memory (frame.go). What
 // was refused, or failed, is recorded in the audit trail here; what was done, where it was done.
@@ -13,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"os/user"
-	"slices"
 	"strconv"
 	"time"
 
@@ -43,8 +43,8 @@ type Desk struct {
 	Version   string
 	Since     time.Time
 	Board     Board
-	Group     string // whose members may call, beside root and the daemon's own user; may be empty
-	Approvers string // the group whose members may approve; empty: nobody may
+	Roles     Roles
+	Types     map[string]Naming // by code
 	Log       *slog.Logger
 }
 
@@ -60,7 +60,10 @@ type Board struct {
 
 type contextKey int
 
-const peerKey contextKey = 0
+const (
+	peerKey contextKey = iota
+	rolesKey
+)
 
 // peer is the process at the other end of a connection.
 type peer struct {
@@ -111,38 +114,6 @@ func identify(c net.Conn) (p peer) {
 	return p
 }
 
-// refusal says why a peer may not call; empty if it may. It is asked at every request, so that whoever has left
-// the group is out at once.
-func (d *Desk) refusal(p peer) string {
-	if !p.known {
-		return "this connection has no peer credentials"
-	}
-	if p.uid == 0 || int(p.uid) == unix.Geteuid() || inGroup(p.uid, d.Group) {
-		return ""
-	}
-	problem := fmt.Sprintf("%s may not use this desk", p.name())
-	if d.Group != "" {
-		problem += fmt.Sprintf(": have an administrator run 'adduser %s %s', then log in again", p.name(), d.Group)
-	}
-	return problem
-}
-
-func inGroup(uid uint32, group string) bool {
-	if group == "" {
-		return false
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return false
-	}
-	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
-	if err != nil {
-		return false
-	}
-	groups, err := u.GroupIds()
-	return err == nil && slices.Contains(groups, g.Gid)
-}
-
 // guard refuses callers before any route sees them.
 func (d *Desk) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -150,27 +121,21 @@ func (d *Desk) guard(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		p, _ := r.Context().Value(peerKey).(peer)
 		theirs := r.Header.Get(api.VersionHeader)
-		problem := d.refusal(p)
+		roles := d.rolesOf(p)
 		switch {
-		case problem != "":
-			writeError(w, api.Errorf(api.Forbidden, "%s", problem))
+		case !p.known:
+			writeError(w, api.Errorf(api.Forbidden, "this connection has no peer credentials"))
+		case len(roles) == 0:
+			writeError(w, api.Errorf(api.Forbidden, "%s may not use this desk: %s", p.name(), d.admission(p.name(), everyone)))
 		case r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "":
 			writeError(w, api.Errorf(api.Forbidden, "browsers may not use this socket"))
 		case theirs != "" && theirs != api.Version:
 			writeError(w, api.Errorf(api.WrongVersion,
 				"tokendesk and tokendeskd are of different versions (this tokendeskd is %s and speaks version %s of the API): install the same version of both and restart tokendeskd", d.Version, api.Version))
 		default:
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), rolesKey, roles)))
 		}
 	})
-}
-
-// approver is who makes a request, if that is somebody who may approve, and otherwise nobody.
-func (d *Desk) approver(ctx context.Context) audit.Officer {
-	if p, _ := ctx.Value(peerKey).(peer); !p.known || !inGroup(p.uid, d.Approvers) {
-		return audit.Officer{}
-	}
-	return officer(ctx)
 }
 
 // officer is who makes a request.

@@ -143,3 +143,23 @@ func (d *desk) touch(p api.Progress) {
 		d.Error(err)
 	}
 }
+
+// token is the token of the enrolled key.
+var token = string(device.SlotToken(device.YubiKeyID(keySerial), 2))
+
+// order has something done with that token, unless the order names others.
+func (d *desk) order(action string, o api.Order) (out api.Outcomes, err error) {
+	d.Helper()
+	if o.Tokens == nil {
+		o.Tokens = []string{token}
+	}
+	err = d.Client.Post(d.Context(), "/v1/tokens/actions/"+action, o, &out)
+	return out, err
+}
+
+func (d *desk) ordered(action string, o api.Order) api.Outcomes {
+	d.Helper()
+	out, err := d.order(action, o)
+	d.must(nil, err)
+	return out
+}

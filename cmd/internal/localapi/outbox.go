@@ -8,6 +8,7 @@ import (
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/device"
+	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
 	"tokendesk/vault/audit"
@@ -83,10 +84,12 @@ func (d *Desk) park(ctx context.Context, in *reasonedPath) (api.Changes, error) 
 	return d.treat(in.Seq, func() error { return d.Outbox.Park(officer(ctx), in.Seq, in.Body.Reason) })
 }
 
-// discard gives a change up. For a cut-off it notes who wants that, and the same call of an approver who is somebody else
-// does it.
+// discard gives a change up. For a cut-off it keeps the wish until a second officer approves it, and the change goes on being
+// delivered.
 func (d *Desk) discard(ctx context.Context, in *reasonedPath) (out api.Changes, err error) {
-	by, note := officer(ctx), ""
+	by := officer(ctx)
+	var approval *api.Approval
+	var note string
 	out, err = d.treat(in.Seq, func() error {
 		o, err := d.Outbox.Show(in.Seq)
 		if err != nil {
@@ -95,22 +98,17 @@ func (d *Desk) discard(ctx context.Context, in *reasonedPath) (out api.Changes, 
 		if !o.Change.Kind.CutOff() {
 			return d.Outbox.Discard(by, in.Seq, in.Body.Reason, audit.Officer{})
 		}
-		if asked, approver := o.Change.GivenUp, d.approver(ctx); asked != (audit.Officer{}) && asked.UID != by.UID && approver != (audit.Officer{}) {
-			return d.Outbox.Discard(asked, in.Seq, o.Change.Why+"; approver: "+in.Body.Reason, approver)
+		asked, err := d.askDiscard(by, o.Change, in.Body.Reason)
+		if err != nil {
+			return err
 		}
-		note = d.awaitingApproval(in.Seq)
-		return d.Outbox.Propose(by, in.Seq, in.Body.Reason)
+		waiting := &provision.ApprovalError{Approval: asked}
+		a := approvalOf(asked)
+		approval, note = &a, waiting.Error()+"; until then the change goes on being delivered"
+		return nil
 	})
-	out.Note = note
+	out.Approval, out.Note = approval, note
 	return out, err
-}
-
-func (d *Desk) awaitingApproval(seq uint64) string {
-	who := "an approver other than you"
-	if d.Approvers == "" {
-		who = "an approver, of whom the configuration names none (roles.approvers),"
-	}
-	return fmt.Sprintf("change %d ends an access, and goes on being delivered until %s confirms with: tokendesk outbox discard %d --reason WORDS", seq, who, seq)
 }
 
 // treat does something to a change, and tells what waits of its token then.
@@ -144,9 +142,6 @@ func outlookOf(o syncer.Outlook) api.ChangeDetail {
 	out.State = string(o.State)
 	for _, h := range o.Holds {
 		out.Holds = append(out.Holds, api.Hold{Seq: h.Seq, Text: h.String()})
-	}
-	if c := o.Change; c.GivenUp != (audit.Officer{}) {
-		out.Proposal = c.GivenUp.Name + " wants it discarded: " + c.Why
 	}
 	if o.Obsolete != "" {
 		out.Holds = append(out.Holds, api.Hold{Text: "nothing: it is dropped in its turn, because " + o.Obsolete})

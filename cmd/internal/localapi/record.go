@@ -29,7 +29,7 @@ func (d *Desk) conclude(ctx context.Context, op huma.Operation, in any, err erro
 		if object == "" {
 			object = d.Vault.ID()
 		}
-		d.Keeper.Record(audit.Act{Officer: by, Action: actionOf(op), Object: object, Outcome: outcome, Reason: failed.Message})
+		d.Keeper.Record(audit.Act{Officer: by, Action: actionOf(op, in), Object: object, Outcome: outcome, Reason: failed.Message})
 	}
 	d.Keeper.Nudge()
 	return failed
@@ -37,13 +37,16 @@ func (d *Desk) conclude(ctx context.Context, op huma.Operation, in any, err erro
 
 // isForTheTrail tells which failures are recorded here. What succeeds is recorded with the change that it makes; the keeper
 // records attempts to unlock, and what is asked of a locked vault cannot be recorded. A request that makes no sense is no
-// attempt at anything.
+// attempt at anything, and neither is a look at what would happen.
 func (d *Desk) isForTheTrail(op huma.Operation, failed *api.Error) bool {
-	return op.OperationID != "vault-unlock" && failed.Code != api.Invalid && d.Keeper.IsOpen()
+	return op.OperationID != "vault-unlock" && op.OperationID != "preview" && failed.Code != api.Invalid && d.Keeper.IsOpen()
 }
 
-// actionOf is an operation's name in the audit trail: "vault-check" is "vault check" there.
-func actionOf(op huma.Operation) string {
+// actionOf is what was asked for, as the audit trail names it: "vault-check" is "vault check" there, and an order its action.
+func actionOf(op huma.Operation, in any) string {
+	if o, ok := in.(*orderBody); ok {
+		return o.Action
+	}
 	if verb, ok := strings.CutPrefix(op.OperationID, "vault-"); ok {
 		return "vault " + verb
 	}
@@ -59,9 +62,7 @@ func object(in any) string {
 		if id, err := in.id(); err == nil {
 			return string(id)
 		}
-	case *ChangePath:
-		return in.object()
-	case *reasonedPath:
+	case interface{ object() string }:
 		return in.object()
 	}
 	return ""

@@ -3,11 +3,13 @@ package localapi
 import (
 	"context"
 	"net/http"
+	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"tokendesk/cmd/internal/api"
+	"tokendesk/provision"
 )
 
 const maxBody = 64 << 10
@@ -19,7 +21,10 @@ type TokenPath struct {
 }
 
 type (
-	answer[T any]  struct{ Body T }
+	answer[T any] struct {
+		Status int
+		Body   T
+	}
 	onToken[T any] struct {
 		TokenPath
 		Body T
@@ -39,47 +44,54 @@ func (d *Desk) routes() http.Handler {
 	mux := http.NewServeMux()
 	a := humago.New(mux, config)
 
-	get(a, d, "/v1/status", "status", "How the desk is", d.status)
-	get(a, d, "/v1/doctor", "doctor", "What is broken, and its cure", d.doctor)
-	get(a, d, "/v1/devices", "devices", "Inserted devices", d.devices)
-	get(a, d, "/v1/tokens", "list", "The inventory, page by page", d.list)
-	get(a, d, "/v1/tokens/{device}/{application}", "show", "One token", d.show)
-	get(a, d, "/v1/outbox", "outbox", "Changes the central service has not confirmed, page by page", d.outbox)
-	get(a, d, "/v1/outbox/{seq}", "outbox-show", "A change, and what it waits for", d.showChange)
+	get(a, d, everyone, "/v1/status", "status", "How the desk is", d.status)
+	get(a, d, everyone, "/v1/doctor", "doctor", "What is broken, and its cure", d.doctor)
+	get(a, d, everyone, "/v1/devices", "devices", "Inserted devices", d.devices)
+	get(a, d, everyone, "/v1/tokens", "list", "The inventory, page by page", d.list)
+	get(a, d, everyone, "/v1/tokens/{device}/{application}", "show", "One token", d.show)
+	get(a, d, everyone, "/v1/tokens/{device}/{application}/history", "history", "What was done with a token, the newest first", d.history)
+	get(a, d, everyone, "/v1/lifecycle", "lifecycle", "What may be done with a token, and what becomes of it", d.rules)
+	get(a, d, everyone, "/v1/types", "types", "Types of tokens", d.types)
+	get(a, d, everyone, "/v1/users/{user}", "user", "All tokens of a user, central ones included", d.showUser)
 
-	post(a, d, "/v1/tokens/{device}/{application}/assign", "assign", "Bind a token of the stock to a user", d.assign)
-	post(a, d, "/v1/tokens/{device}/{application}/unassign", "unassign", "Release a token from its user", d.unassign)
-	post(a, d, "/v1/tokens/{device}/{application}/disable", "disable", "Refuse its codes for a while", d.disable)
-	post(a, d, "/v1/tokens/{device}/{application}/enable", "enable", "Accept its codes again", d.enable)
-	post(a, d, "/v1/outbox/{seq}/retry", "retry", "Try a waiting or parked change again", d.retry)
-	post(a, d, "/v1/outbox/{seq}/park", "park", "Hold a change back until it is retried", d.park)
-	post(a, d, "/v1/outbox/{seq}/discard", "discard", "Give a change up; for a cut-off that takes an approver as well", d.discard)
+	mayWait(a, d, officers, "/v1/tokens/actions/{action}", "order", "Do something with one or several tokens: all or none", d.order)
+	post(a, d, officers, "/v1/tokens/actions/{action}/preview", "preview", "What an order would do", d.preview)
+	get(a, d, everyone, "/v1/approvals", "approvals", "What waits for a second officer, the oldest first", d.approvals)
+	get(a, d, everyone, "/v1/approvals/{id}", "approval", "One of them", d.showApproval)
+	post(a, d, approvers, "/v1/approvals/{id}/approve", "approve", "Have it done, if exactly that would still happen", d.approve)
+	post(a, d, access{provision.RoleApprover, provision.RoleOfficer}, "/v1/approvals/{id}/reject", "reject", "Have it not done; an officer, what they have asked for themselves", d.reject)
 
-	get(a, d, "/v1/drift", "drift", "The desk and every provider side by side, where they differ", d.drift)
-	get(a, d, "/v1/users/{user}", "user", "All tokens of a user, central ones included", d.showUser)
-	post(a, d, "/v1/drift/plan", "drift-plan", "What a repair would do", d.repairPlan)
-	post(a, d, "/v1/drift/repair", "drift-repair", "Do what a plan has shown", d.repair)
+	get(a, d, everyone, "/v1/outbox", "outbox", "Changes the central service has not confirmed, page by page", d.outbox)
+	get(a, d, everyone, "/v1/outbox/{seq}", "outbox-show", "A change, and what it waits for", d.showChange)
+	post(a, d, officers, "/v1/outbox/{seq}/retry", "retry", "Try a waiting or parked change again", d.retry)
+	post(a, d, officers, "/v1/outbox/{seq}/park", "park", "Hold a change back until it is retried", d.park)
+	mayWait(a, d, officers, "/v1/outbox/{seq}/discard", "discard", "Give a change up; for a cut-off that takes a second officer", d.discard)
+	get(a, d, everyone, "/v1/drift", "drift", "The desk and every provider side by side, where they differ", d.drift)
+	post(a, d, officers, "/v1/drift/plan", "drift-plan", "What a repair would do", d.repairPlan)
+	post(a, d, officers, "/v1/drift/repair", "drift-repair", "Do what a plan has shown", d.repair)
 
-	get(a, d, "/v1/vault", "vault", "How the vault is, and what waits while it is not open", d.vaultState)
-	get(a, d, "/v1/vault/backups", "vault-backups", "Backups that were made", d.backups)
-	secretly(a, d, "/v1/vault/init", "vault-init", "Make a vault, prove that it can be restored, and open it", []string{"PIN", "identity file of a recipient"}, d.vaultInit)
-	secretly(a, d, "/v1/vault/unlock", "vault-unlock", "Open the vault", []string{"PIN"}, d.vaultUnlock)
-	secretly(a, d, "/v1/vault/change-pin", "vault-change-pin", "Replace the PIN; an empty one is none", []string{"PIN of now", "new PIN"}, d.vaultChangePIN)
-	secretly(a, d, "/v1/vault/restore", "vault-restore", "Make a vault from a backup, and open it", []string{"PIN of the new vault", "identity file of a recipient"}, d.vaultRestore)
-	secretly(a, d, "/v1/vault/move", "vault-move", "One step of a move to another board", []string{"PIN"}, d.vaultMove)
-	post(a, d, "/v1/vault/lock", "vault-lock", "Wipe the keys; work that is going on keeps it open, unless forced", d.vaultLock)
-	post(a, d, "/v1/vault/rotate", "vault-rotate", "Write the vault anew under new keys", d.vaultRotate)
-	post(a, d, "/v1/vault/check", "vault-check", "Verify everything in the vault", d.vaultCheck)
-	post(a, d, "/v1/vault/backup", "vault-backup", "Make a backup now", d.vaultBackup)
-	get(a, d, "/v1/audit", "audit", "The audit trail, page by page", d.acts)
-	d.routeExport(a)
+	get(a, d, everyone, "/v1/vault", "vault", "How the vault is, and what waits while it is not open", d.vaultState)
+	get(a, d, everyone, "/v1/vault/backups", "vault-backups", "Backups that were made", d.backups)
+	secretly(a, d, administrators, "/v1/vault/init", "vault-init", "Make a vault, prove that it can be restored, and open it", []string{"PIN", "identity file of a recipient"}, d.vaultInit)
+	secretly(a, d, officers, "/v1/vault/unlock", "vault-unlock", "Open the vault", []string{"PIN"}, d.vaultUnlock)
+	secretly(a, d, administrators, "/v1/vault/change-pin", "vault-change-pin", "Replace the PIN; an empty one is none", []string{"PIN of now", "new PIN"}, d.vaultChangePIN)
+	secretly(a, d, administrators, "/v1/vault/restore", "vault-restore", "Make a vault from a backup, and open it", []string{"PIN of the new vault", "identity file of a recipient"}, d.vaultRestore)
+	secretly(a, d, administrators, "/v1/vault/move", "vault-move", "One step of a move to another board", []string{"PIN"}, d.vaultMove)
+	post(a, d, officers, "/v1/vault/lock", "vault-lock", "Wipe the keys; work that is going on keeps it open, unless forced", d.vaultLock)
+	post(a, d, administrators, "/v1/vault/rotate", "vault-rotate", "Write the vault anew under new keys", d.vaultRotate)
+	post(a, d, officers, "/v1/vault/check", "vault-check", "Verify everything in the vault", d.vaultCheck)
+	post(a, d, officers, "/v1/vault/backup", "vault-backup", "Make a backup now", d.vaultBackup)
+	get(a, d, everyone, "/v1/audit", "audit", "The audit trail, page by page", d.acts)
+	d.routeExport(a, auditors)
 
-	stream(a, d, http.MethodGet, "/v1/devices/watch", "watch", "Devices as they come and go, one JSON object a line", api.KeyEvent{}, d.watch)
-	work(a, d, "/v1/enroll", "enroll", "Seal, program, verify, assign, push", d.enroll)
-	work(a, d, "/v1/tokens/{device}/{application}/reissue", "reissue", "Cut off, reseed, verify, assign to another user, push", d.reissue)
-	work(a, d, "/v1/tokens/{device}/{application}/resolve", "resolve", "Settle interrupted work", d.resolve)
-	work(a, d, "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
-	work(a, d, "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
+	stream(a, d, everyone, http.MethodGet, "/v1/devices/watch", "watch", "Devices as they come and go, one JSON object a line", api.KeyEvent{}, d.watch)
+	work(a, d, officers, "/v1/enroll", "enroll", "Seal, program, verify, assign, push", d.enroll)
+	work(a, d, officers, "/v1/tokens/{device}/{application}/reissue", "reissue", "Cut off, reseed, verify, assign to another user, push", d.reissue)
+	work(a, d, officers, "/v1/tokens/{device}/{application}/reseed", "reseed", "Replace the seed; the owner stays", d.reseed)
+	work(a, d, officers, "/v1/tokens/{device}/{application}/wipe", "wipe", "Cut off, erase on the device, take out of the inventory", d.wipe)
+	work(a, d, officers, "/v1/tokens/{device}/{application}/resolve", "resolve", "Settle interrupted work", d.resolve)
+	work(a, d, officers, "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
+	work(a, d, officers, "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
 	return known(mux)
 }
 
@@ -87,20 +99,47 @@ func operation(method, path, id, summary string) huma.Operation {
 	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, MaxBodyBytes: maxBody, RejectUnknownQueryParameters: true}
 }
 
-func get[In, Out any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
-	register(a, d, operation(http.MethodGet, path, id, summary), fn)
+func get[In, Out any](a huma.API, d *Desk, who access, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
+	register(a, d, who, operation(http.MethodGet, path, id, summary), fn)
 }
 
-func post[In, Out any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
-	register(a, d, operation(http.MethodPost, path, id, summary), fn)
+func post[In, Out any](a huma.API, d *Desk, who access, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
+	register(a, d, who, operation(http.MethodPost, path, id, summary), fn)
 }
 
-func register[In, Out any](a huma.API, d *Desk, op huma.Operation, fn func(context.Context, *In) (Out, error)) {
+// mayWait is post for what may have to wait for a second officer. The answer has the status 202 then.
+func mayWait[In, Out any](a huma.API, d *Desk, who access, path, id, summary string, fn func(context.Context, *In) (Out, error)) {
+	op := operation(http.MethodPost, path, id, summary)
+	schemas := a.OpenAPI().Components.Schemas
+	op.Responses = map[string]*huma.Response{
+		"202":     described("Nothing was done yet: it waits for a second officer", schemas.Schema(reflect.TypeFor[Out](), true, "")),
+		"default": described("Error", schemas.Schema(reflect.TypeFor[api.Error](), true, "")),
+	}
+	register(a, d, who, op, fn)
+}
+
+func register[In, Out any](a huma.API, d *Desk, who access, op huma.Operation, fn func(context.Context, *In) (Out, error)) {
+	op = d.guarded(op, who)
 	huma.Register(a, op, func(ctx context.Context, in *In) (*answer[Out], error) {
 		out, err := fn(ctx, in)
 		if failed := d.conclude(ctx, op, in, err); failed != nil {
 			return nil, failed
 		}
-		return &answer[Out]{out}, nil
+		status := http.StatusOK
+		if waits(out) {
+			status = http.StatusAccepted
+		}
+		return &answer[Out]{status, out}, nil
 	})
+}
+
+// waits tells whether an answer says that nothing was done because that waits for a second officer.
+func waits(out any) bool {
+	switch out := out.(type) {
+	case api.Outcomes:
+		return out.Approval != nil
+	case api.Changes:
+		return out.Approval != nil
+	}
+	return false
 }

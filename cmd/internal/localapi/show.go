@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/keys"
@@ -125,78 +126,57 @@ func (d *Desk) key(k keys.Key) (out api.Key, err error) {
 	return out, err
 }
 
-type listQuery struct {
-	Device string `query:"device" doc:"Only tokens of this device" pattern:"^(yk-[0-9]{1,10})?$"`
-	Serial uint32 `query:"serial" doc:"Only tokens with this serial number"`
-	Owner  string `query:"owner" doc:"Only tokens of this user" maxLength:"64"`
-	Status string `query:"status" doc:"Only tokens with this status" enum:"pending,active,disabled,limbo"`
-	Batch  string `query:"batch" doc:"Only tokens of this batch" maxLength:"64"`
-	Tenant string `query:"tenant" doc:"Only tokens of this tenant" maxLength:"64"`
-	Stale  bool   `query:"stale" doc:"Only tokens to be resynced before use"`
-	Text   string `query:"text" doc:"Only tokens whose name, serial number, owner or a word of whose description begins with this" maxLength:"64"`
-	After  string `query:"after" doc:"Start after this token" maxLength:"64"`
-	Limit  int    `query:"limit" doc:"At most so many" minimum:"1" maximum:"1000" default:"100"`
-}
-
-func (d *Desk) list(_ context.Context, q *listQuery) (out api.Tokens, err error) {
-	out.Tokens = []api.Token{}
-	err = d.Vault.View(func(tx *vault.Tx) error {
-		tokens, next, err := tx.Tokens(vault.Filter{
-			Device: device.ID(q.Device), Serial: device.Serial(q.Serial), Owner: q.Owner, Status: vault.Status(q.Status),
-			Batch: q.Batch, Tenant: q.Tenant, Stale: q.Stale, Text: q.Text, After: device.TokenID(q.After), Limit: q.Limit,
-		})
-		if err != nil {
-			return err
-		}
-		out.Next = string(next)
-		for _, t := range tokens {
-			shown, err := tokenOf(tx, t)
-			if err != nil {
-				return err
-			}
-			out.Tokens = append(out.Tokens, shown)
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (d *Desk) show(_ context.Context, in *TokenPath) (api.Token, error) {
+func (d *Desk) show(ctx context.Context, in *TokenPath) (api.Token, error) {
 	id, err := in.id()
 	if err != nil {
 		return api.Token{}, err
 	}
-	return d.token(id)
+	return d.token(ctx, id)
 }
 
-func (d *Desk) token(id device.TokenID) (out api.Token, err error) {
+func (d *Desk) token(ctx context.Context, id device.TokenID) (out api.Token, err error) {
 	err = d.Vault.View(func(tx *vault.Tx) error {
 		t, err := tx.Token(id)
 		if err != nil {
 			return err
 		}
-		out, err = tokenOf(tx, t)
+		out, err = d.tokenOf(ctx, tx, t)
 		return err
 	})
 	return out, err
 }
 
-func tokenOf(tx *vault.Tx, t vault.Token) (api.Token, error) {
+func (d *Desk) tokenOf(ctx context.Context, tx *vault.Tx, t vault.Token) (api.Token, error) {
 	waiting, err := tx.ChangesOf(t.ID)
 	if err != nil {
 		return api.Token{}, err
 	}
+	kind := provision.TypeOf(t.ID).Code
 	out := api.Token{
-		ID: string(t.ID), Device: string(t.ID.Device()), Central: t.ID.Central(), Type: "hotp", Status: string(t.Status),
+		ID: string(t.ID), Device: string(t.ID.Device()), Central: t.ID.Central(), Type: kind, TypeName: d.naming(kind).Name, Status: string(t.Status),
 		Owner: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Counter: t.Counter, Generation: t.Generation,
 		Firmware: t.Firmware.String(), Emulated: t.Emulated, Created: t.Created, Updated: t.Updated, Stale: t.Stale, Waiting: len(waiting),
+		Description: t.Description, Batch: t.Batch, Tenant: t.Tenant, LastUsed: timed(t.LastUsed), Expires: timed(t.Expires), Wiped: timed(t.Wiped),
+		OutOfDate: d.outOfDate(t), Actions: offered(ctx, t),
 	}
-	if !t.LastUsed.IsZero() {
-		out.LastUsed = &t.LastUsed
+	if t.Loss != (vault.Loss{}) {
+		out.Loss = &api.Loss{Kind: string(t.Loss.Kind), Words: t.Loss.Words, Time: t.Loss.Time, Owner: t.Loss.Owner}
 	}
 	job, found, err := tx.JobFor(t.ID)
 	if found {
 		out.Unfinished = provision.Waiting(job)
+		out.Actions = slices.DeleteFunc(out.Actions, func(a string) bool { return !endsWork[provision.Action(a)] })
 	}
 	return out, err
+}
+
+// endsWork are the actions that can be taken on a token whose work is unfinished.
+var endsWork = map[provision.Action]bool{provision.ActCompromise: true, provision.ActDelete: true}
+
+// timed is a moment, if there is one.
+func timed(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

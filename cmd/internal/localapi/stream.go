@@ -50,8 +50,8 @@ func (l *lines) fail(e *api.Error) {
 }
 
 // stream registers an operation that answers line by line until the caller hangs up.
-func stream[In any](a huma.API, d *Desk, method, path, id, summary string, line any, fn func(context.Context, *In, func(any) error) error) {
-	op := operation(method, path, id, summary)
+func stream[In any](a huma.API, d *Desk, who access, method, path, id, summary string, line any, fn func(context.Context, *In, func(any) error) error) {
+	op := d.guarded(operation(method, path, id, summary), who)
 	schema := a.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(line), true, "")
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "One JSON object a line",
@@ -70,8 +70,8 @@ func stream[In any](a huma.API, d *Desk, method, path, id, summary string, line 
 
 // work registers an operation of several steps. It stops when the caller hangs up, or an officer has the vault locked by
 // force; the journal keeps what was done.
-func work[In any](a huma.API, d *Desk, path, id, summary string, fn func(context.Context, *In, provision.Tell) (api.Outcome, error)) {
-	stream(a, d, http.MethodPost, path, id, summary, api.Event{}, func(ctx context.Context, in *In, write func(any) error) error {
+func work[In any](a huma.API, d *Desk, who access, path, id, summary string, fn func(context.Context, *In, provision.Tell) (api.Outcome, error)) {
+	stream(a, d, who, http.MethodPost, path, id, summary, api.Event{}, func(ctx context.Context, in *In, write func(any) error) error {
 		ctx, end, err := d.Keeper.Works.Begin(ctx, describe(id, in)+" by "+officer(ctx).Name)
 		if err != nil {
 			return err

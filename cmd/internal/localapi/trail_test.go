@@ -20,9 +20,8 @@ func TestAuditTrail(t *testing.T) {
 	dir := t.TempDir()
 	d := start(t, world.Options{NoCentral: true, Config: "\n[audit]\nheads = \"" + filepath.Join(dir, "heads") + "\"\n"})
 	d.enroll()
-	token := "/v1/tokens/" + string(device.SlotToken(device.YubiKeyID(keySerial), 2))
-	d.must(nil, d.Client.Post(t.Context(), token+"/assign", api.User{User: "alice"}, new(api.Outcome)))
-	err := d.Client.Post(t.Context(), token+"/assign", api.User{User: "bob"}, new(api.Outcome))
+	d.ordered("assign", api.Order{User: "alice"})
+	_, err := d.order("assign", api.Order{User: "bob"})
 	d.expect(err, api.Refused)
 	if a := d.recorded("assign", "refused"); a.Object != string(device.SlotToken(device.YubiKeyID(keySerial), 2)) || !strings.Contains(a.Reason, "belongs to alice") || a.UID != int64(os.Getuid()) {
 		t.Errorf("a refusal is recorded as %+v", a)

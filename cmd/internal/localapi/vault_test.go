@@ -115,7 +115,7 @@ func TestLockedDeskShowsWhatWaits(t *testing.T) {
 	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), Slot: 2, User: "alice", Digits: 6}, d.touch)
 	d.must(nil, err)
 	token := "/v1/tokens/" + string(device.SlotToken(device.YubiKeyID(keySerial), 2))
-	d.must(nil, d.Client.Post(t.Context(), token+"/disable", nil, new(api.Outcome)))
+	d.ordered("disable", api.Order{Reason: "on leave"})
 	locked := d.lock().Vault
 	if locked.State != "locked" || locked.Cure != "unlock it: tokendesk vault unlock" || !locked.PIN || locked.Level != "emulated" || locked.Means == "" {
 		t.Errorf("the locked vault: %+v", locked)
@@ -134,13 +134,16 @@ func TestLockedDeskShowsWhatWaits(t *testing.T) {
 		t.Errorf("the devices of a locked desk: %+v", found)
 	}
 	words := []string{"vault locked: ", "unlock it: tokendesk vault unlock"}
-	for _, path := range []string{"/v1/tokens", token, "/v1/outbox", "/v1/audit", "/v1/vault/backups"} {
+	for _, path := range []string{"/v1/tokens", token, token + "/history", "/v1/approvals", "/v1/outbox", "/v1/audit", "/v1/vault/backups"} {
 		d.expect(d.Client.Get(t.Context(), path, nil, new(map[string]any)), api.VaultTrouble, words...)
 	}
-	for _, path := range []string{token + "/enable", token + "/unassign", "/v1/outbox/1/retry", "/v1/vault/rotate", "/v1/vault/check"} {
+	_, err = d.order("enable", api.Order{})
+	d.expect(err, api.VaultTrouble, words...)
+	d.expect(d.Client.Post(t.Context(), "/v1/approvals/1/reject", api.Reason{Reason: "no"}, new(map[string]any)), api.VaultTrouble, words...)
+	for _, path := range []string{"/v1/approvals/1/approve", "/v1/outbox/1/retry", "/v1/vault/rotate", "/v1/vault/check"} {
 		d.expect(d.Client.Post(t.Context(), path, nil, new(map[string]any)), api.VaultTrouble, words...)
 	}
-	for path, body := range map[string]any{token + "/reissue": api.User{User: "bob"}, token + "/resolve": api.Resolve{}, token + "/test": api.Codes{Codes: []string{"1"}}} {
+	for path, body := range map[string]any{token + "/reissue": api.User{User: "bob"}, token + "/resolve": api.Resolve{}, token + "/reseed": nil, token + "/wipe": nil, token + "/test": api.Codes{Codes: []string{"1"}}} {
 		_, err := d.Client.Work(t.Context(), path, body, func(api.Progress) {})
 		d.expect(err, api.VaultTrouble, words...)
 	}

@@ -11,7 +11,6 @@ import (
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
-	"tokendesk/vault/audit"
 )
 
 // pushPatience is how long an answer waits to say what the central service made of a change.
@@ -35,6 +34,9 @@ func (e *enrollment) id() (device.TokenID, error) {
 func (d *Desk) enroll(ctx context.Context, in *enrollment, tell provision.Tell) (api.Outcome, error) {
 	e := in.Body
 	id, err := in.id()
+	if retired := d.retirement(provision.TypeOf(id).Code); err == nil && retired != "" {
+		return api.Outcome{}, api.Errorf(api.Refused, "%s", retired)
+	}
 	if err != nil {
 		return api.Outcome{}, api.Errorf(api.Invalid, "the device is not named by a YubiKey's serial number, such as yk-12345678")
 	}
@@ -57,6 +59,29 @@ func (d *Desk) reissue(ctx context.Context, in *onToken[api.User], tell provisio
 	return d.outcome(ctx, id, changes, err)
 }
 
+func (d *Desk) reseed(ctx context.Context, in *onToken[*api.OptionalReason], tell provision.Tell) (api.Outcome, error) {
+	id, err := in.id()
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	changes, err := d.Runner.Reseed(ctx, officer(ctx), id, tell)
+	return d.outcome(ctx, id, changes, err)
+}
+
+// wipe leaves no token behind, unless that is compromised.
+func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell provision.Tell) (api.Outcome, error) {
+	id, err := in.id()
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	reason := ""
+	if in.Body != nil {
+		reason = in.Body.Reason
+	}
+	changes, err := d.Runner.Wipe(ctx, officer(ctx), id, reason, tell)
+	return d.outcome(ctx, id, changes, err)
+}
+
 func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provision.Tell) (api.Outcome, error) {
 	id, err := in.id()
 	if err != nil {
@@ -71,18 +96,18 @@ func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provi
 
 func (d *Desk) test(ctx context.Context, in *onToken[api.Codes], tell provision.Tell) (api.Outcome, error) {
 	one := func(a *syncer.Attempt, codes []string) (vault.Change, error) { return a.Test(codes[len(codes)-1]) }
-	return d.place(ctx, in, 1, tell, func(a *syncer.Attempt, codes []string) (vault.Change, bool, error) {
+	return d.place(ctx, in, provision.ActTest, 1, tell, func(a *syncer.Attempt, codes []string) (vault.Change, bool, error) {
 		c, err := one(a, codes)
 		return c, err == nil, err
 	}, one)
 }
 
 func (d *Desk) resync(ctx context.Context, in *onToken[api.Codes], tell provision.Tell) (api.Outcome, error) {
-	return d.place(ctx, in, 2, tell, (*syncer.Attempt).ResyncLast, (*syncer.Attempt).Resync)
+	return d.place(ctx, in, provision.ActResync, 2, tell, (*syncer.Attempt).ResyncLast, (*syncer.Attempt).Resync)
 }
 
 // place finds the counter that codes belong to, typed ones or captured ones.
-func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], need int, tell provision.Tell,
+func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], action provision.Action, need int, tell provision.Tell,
 	captured func(*syncer.Attempt, []string) (vault.Change, bool, error),
 	typed func(*syncer.Attempt, []string) (vault.Change, error),
 ) (api.Outcome, error) {
@@ -97,7 +122,7 @@ func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], need int, tell
 	case !in.Body.Capture && (len(codes) < need || need == 1 && len(codes) > 1):
 		return api.Outcome{}, api.Errorf(api.Invalid, "give %s, oldest first, or have the key captured", []string{"one code", "two or three consecutive codes"}[need-1])
 	}
-	if err := d.Runner.Idle(id); err != nil {
+	if err := d.Runner.Ready(id, action); err != nil {
 		return api.Outcome{}, err
 	}
 	attempt, err := d.Outbox.Begin(ctx, officer(ctx), id)
@@ -130,7 +155,10 @@ func (d *Desk) outcome(ctx context.Context, id device.TokenID, changes []vault.C
 		return api.Outcome{}, err
 	}
 	pushed := d.settle(ctx, changes)
-	token, err := d.token(id)
+	token, err := d.token(ctx, id)
+	if errors.Is(err, vault.ErrNotFound) {
+		return api.Outcome{Changes: pushed, Text: string(id) + " is gone from the inventory"}, nil
+	}
 	if err != nil {
 		return api.Outcome{}, err
 	}
@@ -164,31 +192,4 @@ func (d *Desk) change(seq uint64) (found vault.Change, ok bool) {
 		return err
 	})
 	return found, err == nil
-}
-
-func (d *Desk) assign(ctx context.Context, in *onToken[api.User]) (api.Outcome, error) {
-	return d.lifecycle(ctx, in.TokenPath, func(by audit.Officer, id device.TokenID) (vault.Token, []vault.Change, error) {
-		return d.Runner.Assign(ctx, by, id, in.Body.User)
-	})
-}
-
-func (d *Desk) unassign(ctx context.Context, in *TokenPath) (api.Outcome, error) {
-	return d.lifecycle(ctx, *in, d.Runner.Unassign)
-}
-
-func (d *Desk) disable(ctx context.Context, in *TokenPath) (api.Outcome, error) {
-	return d.lifecycle(ctx, *in, d.Runner.Disable)
-}
-
-func (d *Desk) enable(ctx context.Context, in *TokenPath) (api.Outcome, error) {
-	return d.lifecycle(ctx, *in, d.Runner.Enable)
-}
-
-func (d *Desk) lifecycle(ctx context.Context, p TokenPath, act func(audit.Officer, device.TokenID) (vault.Token, []vault.Change, error)) (api.Outcome, error) {
-	id, err := p.id()
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	_, changes, err := act(officer(ctx), id)
-	return d.outcome(ctx, id, changes, err)
 }
