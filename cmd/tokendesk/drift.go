@@ -173,7 +173,7 @@ func repair(c *cli.Context, tokens []string) error {
 		}
 	}
 	if out.json {
-		return errors.Join(out.printJSON(done), stillOpen(api.Outcome{Changes: done.Changes}))
+		return errors.Join(out.printJSON(done), stillOpen(done.Changes))
 	}
 	if done.Steps == 0 {
 		return nil
@@ -190,7 +190,7 @@ func repair(c *cli.Context, tokens []string) error {
 	if done.More > 0 {
 		out.wait("%d more changes are on their way: tokendesk outbox", done.More)
 	}
-	return stillOpen(api.Outcome{Changes: done.Changes})
+	return stillOpen(done.Changes)
 }
 
 func printPlan(out screen, p api.RepairPlan) {

@@ -24,8 +24,13 @@ import (
 	"tokendesk/vault/secret/memscan"
 )
 
-// TestVaultScripts plays testdata/vault/*.txtar, each with a daemon that answers from files, so that every state of a vault
-// can be shown. Beside testscript's commands they know says, narrow, json, code and tokendesk, as TestScripts explains, and:
+// TestVaultScripts plays testdata/vault/*.txtar, in which every state of a vault can be shown.
+func TestVaultScripts(t *testing.T) { playFake(t, "testdata/vault") }
+
+// TestScreenScripts plays testdata/screens/*.txtar, in which every state of a token can be shown.
+func TestScreenScripts(t *testing.T) { playFake(t, "testdata/screens") }
+
+// playFake plays a folder's scripts, each with a daemon that answers from files. Beside testscript's commands they know says, narrow, json, code and tokendesk, as TestScripts explains, and:
 //
 //	fake DIR               a daemon that answers METHOD PATH with what is in DIR/METHOD/PATH.json; what it is asked is added to the
 //	                       file asked, with the secrets that came along. The second time, DIR/METHOD/PATH.2.json comes first.
@@ -35,9 +40,9 @@ import (
 //	                       with Enter, "press TEXT" without, "release" has the daemon answer
 //	trail KEY N M FILE     the entries N to M of a history, as a real vault exports them; see cmdTrail
 //	screen                 puts the last output, with all moments made equal, into the file screen
-func TestVaultScripts(t *testing.T) {
+func playFake(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/vault",
+		Dir:                dir,
 		RequireUniqueNames: true,
 		UpdateScripts:      os.Getenv("UPDATE_SCREENS") != "",
 		Setup: func(e *testscript.Env) error {

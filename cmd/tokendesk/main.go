@@ -79,9 +79,10 @@ func newApp() *cli.App {
 		HideVersion:               true,
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
-		Commands:                  slices.Concat(viewCommands(), centralCommands(), workCommands(), lifecycleCommands(), vaultCommands(), auditCommands()),
-		OnUsageError:              plainUsageError,
-		ExitErrHandler:            func(*cli.Context, error) {},
+		Commands: slices.Concat(viewCommands(), centralCommands(), workCommands(), renewCommands(), lifecycleCommands(),
+			[]*cli.Command{approvalsCommand()}, vaultCommands(), auditCommands()),
+		OnUsageError:   plainUsageError,
+		ExitErrHandler: func(*cli.Context, error) {},
 	}
 	app.Commands = append(app.Commands, documentCommands(app)...)
 	app.Action = func(c *cli.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -90,9 +91,6 @@ func showChange(c *cli.Context) error {
 	if ch.Problem != "" {
 		rows = append(rows, [2]string{"Problem", ch.Problem})
 	}
-	if ch.Proposal != "" {
-		rows = append(rows, [2]string{"Proposal", ch.Proposal})
-	}
 	for _, h := range ch.Holds {
 		rows = append(rows, [2]string{"Waits for", h.Text})
 	}
@@ -148,7 +146,16 @@ func changed(c *cli.Context, path string, in any) error {
 	if err := daemon(c).Post(c.Context, path, in, &left); err != nil {
 		return err
 	}
-	return printOutbox(output(c), left, true)
+	out := output(c)
+	if err := waits(left.Approval); err != nil {
+		if out.json {
+			return errors.Join(out.printJSON(left), err)
+		}
+		printWaiting(out, *left.Approval)
+		out.wait("until then the change goes on being delivered")
+		return err
+	}
+	return printOutbox(out, left, true)
 }
 
 func changePath(c *cli.Context) (string, error) {

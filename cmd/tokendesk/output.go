@@ -74,9 +74,9 @@ func (s screen) status(word string) string {
 	switch word {
 	case "active", "confirmed":
 		return s.paint(text.FgGreen, word)
-	case "limbo", "parked":
+	case "limbo", "parked", "compromised":
 		return s.paint(text.FgRed, word)
-	case "pending", "disabled", "waiting", "ready", "paused", "held":
+	case "pending", "disabled", "expired", "waiting", "ready", "paused", "held":
 		return s.paint(text.FgYellow, word)
 	}
 	return word
@@ -196,7 +196,8 @@ func confirm(c *cli.Context, format string, args ...any) error {
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return usage("%s. Nobody is at a terminal to confirm it: add --yes", fmt.Sprintf(format, args...))
 	}
-	answer, err := ask(c, "%s. Go on? [y/N] ", fmt.Sprintf(format, args...))
+	words := wrap(fmt.Sprintf(format, args...)+". Go on? [y/N]", screenOn(c.App.ErrWriter).width-1)
+	answer, err := ask(c, "%s ", strings.Join(words, "\n"))
 	if a := strings.ToLower(answer); err == nil && a != "y" && a != "yes" {
 		err = api.Errorf(api.Refused, "nothing was changed")
 	}

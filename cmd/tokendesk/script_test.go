@@ -29,9 +29,12 @@ const patience = 20 * time.Second
 
 // TestScripts plays testdata/*.txtar, each with a world of its own. Beside testscript's commands they know:
 //
-//	world [passphrase] [novault] [alone] SERIAL…   start a desk with these emulated keys; alone: no central service. $IDENTITY
-//	                                         is the file of the recovery identity
+//	world [passphrase] [novault] [alone] [pair] [roles] [policy] SERIAL…   start a desk with these emulated keys; alone: no
+//	                                         central service; pair: two servers; roles: the user games is an officer, news an
+//	                                         approver, mail an auditor; policy: a user's last token, and the compromise of more
+//	                                         than one token, take a second officer. $IDENTITY is the file of the recovery identity
 //	tokendesk ARG…                           as an officer types it; "! tokendesk" expects a failure
+//	as USER tokendesk ARG…                   as another user of the machine types it
 //	code N                                   the exit code of the last tokendesk or tokendeskd
 //	says TEXT                                what was printed has it, however it was wrapped
 //	narrow                                   the last output fits into 80 columns, without colours and blanks at line ends
@@ -49,6 +52,7 @@ const patience = 20 * time.Second
 //	parked N                                 wait until N changes are parked
 //	login USER CODE ok|refused               a real login at the directory, by ldapwhoami
 //	seen SERIAL, gone PORT                   wait until the desk has identified a key, or missed one
+//	soon, expired TOKEN                      $SOON is a moment that comes; wait until a token's time is over
 //	settled TOKEN                            wait until nobody works on a token any more
 //	tpm N                                    the machine gets TPM N from the daemon's next start on; it has 1 at first
 //	given FILE tokendesk …                   with FILE as standard input and no terminal
@@ -66,6 +70,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"world":        cmdWorld,
 			"tokendesk":    func(ts *testscript.TestScript, neg bool, args []string) { play(ts, neg, "tokendesk", args, nil) },
+			"as":           cmdAs,
 			"tokendeskd":   cmdTokendeskd,
 			"code":         cmdCode,
 			"says":         cmdSays,
@@ -90,9 +95,13 @@ func TestScripts(t *testing.T) {
 			"login":      cmdLogin,
 			"seen":       cmdSeen,
 			"gone":       cmdGone,
-			"settled":    cmdSettled,
-			"tpm":        cmdTPM,
-			"given":      cmdGiven,
+			"soon": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Setenv("SOON", time.Now().Add(3*time.Second).UTC().Format(time.RFC3339))
+			},
+			"expired": cmdExpired,
+			"settled": cmdSettled,
+			"tpm":     cmdTPM,
+			"given":   cmdGiven,
 		},
 	})
 }
@@ -124,6 +133,10 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 			o.NoCentral = true
 		case "pair":
 			o.Pair = true
+		case "roles":
+			o.Config += "\n[roles]\nofficers = \"games\"\napprovers = \"news\"\nauditors = \"mail\"\n"
+		case "policy":
+			o.Config += "\n[policy]\napprove_last_token = true\napprove_compromise_over = 1\n"
 		default:
 			o.Keys = append(o.Keys, "serial="+arg)
 		}
@@ -168,12 +181,20 @@ func awaitKeys(ts *testscript.TestScript) {
 
 // play runs a program and has do see every line that it prints, when it prints it.
 func play(ts *testscript.TestScript, neg bool, program string, args []string, do func(line string, p *os.Process)) {
+	playAs(ts, neg, nil, program, args, do)
+}
+
+// playAs is play as another user, for whom prepare makes the command ready.
+func playAs(ts *testscript.TestScript, neg bool, prepare func(*exec.Cmd), program string, args []string, do func(line string, p *os.Process)) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.Dir = ts.Getenv("WORK")
 	for _, name := range []string{"PATH", "TZ", "HOME", "TMPDIR", "GORACE", api.SocketVariable, "TOKENEMU_SOCKET"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	if prepare != nil {
+		prepare(cmd)
 	}
 	cmd.Stderr = ts.Stderr()
 	out, err := cmd.StdoutPipe()

@@ -187,6 +187,14 @@ func cmdSettled(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
+func cmdExpired(ts *testscript.TestScript, _ bool, args []string) {
+	await(ts, "until the time of "+args[0]+" is over", func(ctx context.Context) bool {
+		var t api.Token
+		ts.Check(on(ts).Client.Get(ctx, "/v1/tokens/"+args[0], nil, &t))
+		return t.Status == "expired"
+	})
+}
+
 func cmdParked(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)

@@ -23,7 +23,7 @@ func status(c *cli.Context) error {
 		return out.printJSON(s)
 	}
 	var counts []string
-	for _, name := range []string{"active", "pending", "disabled", "limbo"} {
+	for _, name := range []string{"active", "pending", "disabled", "limbo", "expired", "compromised"} {
 		if n := s.Tokens[name]; n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, out.status(name)))
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -21,17 +20,9 @@ func viewCommands() []*cli.Command {
 			Name: "devices", Usage: "show the inserted devices", Category: "Look", Action: devices,
 			Flags: []cli.Flag{&cli.BoolFlag{Name: "watch", Usage: "go on, and show them as they come and go"}},
 		},
-		{
-			Name: "list", Usage: "show the inventory", ArgsUsage: "[TEXT]", Category: "Look", Action: list,
-			Flags: []cli.Flag{
-				&cli.StringFlag{Name: "owner", Usage: "only tokens of `USER`"},
-				&cli.StringFlag{Name: "status", Usage: "only tokens that are `STATUS`: pending, active, disabled, limbo"},
-				&cli.StringFlag{Name: "device", Usage: "only tokens of `DEVICE`"},
-				&cli.IntFlag{Name: "limit", Usage: "at most `N`", Value: 100},
-				&cli.StringFlag{Name: "after", Usage: "start after `TOKEN`: the next page"},
-			},
-		},
-		{Name: "show", Usage: "show one token", ArgsUsage: "TOKEN", Category: "Look", Action: show},
+		listCommand(),
+		{Name: "show", Usage: "show one token, what was done with it, and what can be done now", ArgsUsage: "TOKEN", Category: "Look", Action: show},
+		{Name: "types", Usage: "show the types of tokens, as the administrator has named them", Category: "Look", Action: types},
 		{Name: "status", Usage: "show how the desk is", Category: "Look", Action: status},
 		{Name: "doctor", Usage: "look for what is broken, and name its cure", Category: "Look", Action: doctor},
 		outboxCommand(),
@@ -147,140 +138,6 @@ func keyRow(out screen, k api.Key) []string {
 		notes = append(notes, "being identified")
 	}
 	return append(cells, strings.Join(notes, " "))
-}
-
-func list(c *cli.Context) error {
-	if c.NArg() > 1 {
-		return usage("one argument too many: tokendesk list [TEXT]")
-	}
-	q := url.Values{}
-	for _, name := range []string{"owner", "status", "device", "after"} {
-		if v := c.String(name); v != "" {
-			q.Set(name, v)
-		}
-	}
-	if c.NArg() == 1 {
-		q.Set("text", c.Args().First())
-	}
-	q.Set("limit", strconv.Itoa(c.Int("limit")))
-	var found api.Tokens
-	if err := daemon(c).Get(c.Context, "/v1/tokens", q, &found); err != nil {
-		return err
-	}
-	out := output(c)
-	if out.json {
-		return out.printJSON(found)
-	}
-	if len(found.Tokens) == 0 {
-		out.printf("%s\n", map[bool]string{true: "The inventory is empty.", false: "No token fits."}[len(q) == 1])
-		return nil
-	}
-	headings, ownerWidth := []string{"TOKEN", "STATUS", "OWNER", "COUNTER"}, 16
-	if out.width >= wide {
-		headings, ownerWidth = append(headings, "DIGITS", "GENERATION", "FIRMWARE", "LAST USED", "UPDATED"), 24
-	}
-	var rows []row
-	for _, t := range found.Tokens {
-		owner := t.Owner
-		if owner == "" {
-			owner = "(stock)"
-		}
-		cells := []string{t.ID, out.status(t.Status), cut(owner, ownerWidth), strconv.FormatUint(t.Counter, 10)}
-		if out.width >= wide {
-			used := "never"
-			if t.LastUsed != nil {
-				used = moment(*t.LastUsed)
-			}
-			cells = append(cells, strconv.Itoa(t.Digits), strconv.Itoa(t.Generation), t.Firmware, used, moment(t.Updated))
-		}
-		rows = append(rows, row{cells: append(cells, strings.Join(notes(out, t), ", "))})
-	}
-	out.table(append(headings, "NOTE"), rows)
-	if found.Next != "" {
-		out.printf("There are more: tokendesk list --after %s\n", found.Next)
-	}
-	return nil
-}
-
-func notes(out screen, t api.Token) []string {
-	var n []string
-	if t.Emulated {
-		n = append(n, out.paint(text.FgMagenta, "EMULATED"))
-	}
-	if t.Unfinished != "" {
-		n = append(n, out.paint(text.FgRed, "unfinished"))
-	}
-	if t.Stale {
-		n = append(n, out.paint(text.FgRed, "resync before use"))
-	}
-	if t.Waiting > 0 {
-		n = append(n, out.paint(text.FgYellow, "push waits"))
-	}
-	return n
-}
-
-func show(c *cli.Context) error {
-	path, err := tokenPath(c)
-	if err != nil {
-		return err
-	}
-	var t api.Token
-	if err := daemon(c).Get(c.Context, path, nil, &t); err != nil {
-		return err
-	}
-	out := output(c)
-	if out.json {
-		return out.printJSON(t)
-	}
-	printToken(out, t)
-	return nil
-}
-
-func printToken(out screen, t api.Token) {
-	owner := t.Owner
-	if owner == "" {
-		owner = "nobody (stock)"
-	}
-	kind := fmt.Sprintf("HOTP, %d digits", t.Digits)
-	if t.Identifier {
-		kind += ", types its token identifier first"
-	}
-	device := fmt.Sprintf("%s, firmware %s", t.Device, t.Firmware)
-	if t.Emulated {
-		device += ", " + out.paint(text.FgMagenta, "EMULATED")
-	}
-	used := "never seen by the desk"
-	if t.LastUsed != nil {
-		used = moment(*t.LastUsed)
-	}
-	push := "nothing waits in the outbox"
-	if t.Waiting > 0 {
-		push = out.paint(text.FgYellow, fmt.Sprintf("%s in the outbox: see tokendesk outbox", changes(t.Waiting)))
-	}
-	rows := [][2]string{
-		{"Token", t.ID},
-		{"Status", out.status(t.Status)},
-		{"Owner", owner},
-		{"Type", kind},
-		{"Device", device},
-		{"Central name", t.Central},
-		{"Next counter", strconv.FormatUint(t.Counter, 10)},
-		{"Seed", fmt.Sprintf("generation %d, sealed in the vault", t.Generation)},
-		{"Last used", used},
-		{"Updated", moment(t.Updated)},
-		{"Created", moment(t.Created)},
-		{"Outbox", push},
-	}
-	if t.Stale {
-		rows[6][1] += "; " + out.paint(text.FgRed, "restored from a backup, and old: resync before use") + ", with tokendesk resync " + t.ID
-	}
-	if t.Generation == 0 {
-		rows[7][1] = "not verified yet, sealed in the vault"
-	}
-	if t.Unfinished != "" {
-		rows = append(rows, [2]string{"Unfinished", out.paint(text.FgRed, t.Unfinished) + "; settle it: tokendesk resolve " + t.ID})
-	}
-	out.fields(rows)
 }
 
 func doctor(c *cli.Context) error {

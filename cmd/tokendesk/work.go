@@ -14,7 +14,6 @@ import (
 )
 
 func workCommands() []*cli.Command {
-	yes := &cli.BoolFlag{Name: "yes", Usage: "do not ask for confirmation"}
 	capture := &cli.BoolFlag{Name: "capture", Usage: "capture codes by touches of the inserted key"}
 	return []*cli.Command{
 		{
@@ -30,10 +29,6 @@ func workCommands() []*cli.Command {
 				&cli.BoolFlag{Name: "overwrite", Usage: "replace what the slot holds now"},
 				&cli.BoolFlag{Name: "typed", Usage: "verify by codes that the key types into this terminal, not by captured ones"},
 			},
-		},
-		{
-			Name: "reissue", Usage: "take a token from its owner and give it, with a new seed, to somebody else", ArgsUsage: "TOKEN --to USER",
-			Category: "Work", Action: reissue, Flags: []cli.Flag{&cli.StringFlag{Name: "to", Usage: "the new owner, a `USER`", Required: true}, yes},
 		},
 		{
 			Name: "resolve", Usage: "settle interrupted work on a token", ArgsUsage: "[TOKEN [CODE CODE]]", Category: "Work", Action: resolve,
@@ -151,28 +146,6 @@ func onlyDevice(c *cli.Context) (string, error) {
 	return "", usage("%d devices are inserted: choose one with --device, or pull the others", len(found.Keys))
 }
 
-func reissue(c *cli.Context) error {
-	path, err := tokenPath(c)
-	if err != nil {
-		return err
-	}
-	if err := sensibleUser(c.String("to")); err != nil {
-		return err
-	}
-	var t api.Token
-	if err := daemon(c).Get(c.Context, path, nil, &t); err != nil {
-		return err
-	}
-	question := fmt.Sprintf("%s gets a new seed and goes to %s", t.ID, c.String("to"))
-	if t.Owner != "" {
-		question = fmt.Sprintf("%s can no longer log in; %s", t.Owner, question)
-	}
-	if err := confirm(c, "%s", question); err != nil {
-		return err
-	}
-	return work(c, path+"/reissue", api.User{User: c.String("to")})
-}
-
 func resolve(c *cli.Context) error {
 	if c.NArg() > 0 {
 		path, err := pathOf(c.Args().First())
@@ -225,7 +198,11 @@ func codes(operation string, least, most int) cli.ActionFunc {
 		case !capture && (len(typed) < least || len(typed) > most):
 			return usage("give the codes, oldest first, or --capture them: tokendesk %s %s", operation, c.Command.ArgsUsage)
 		}
-		return work(c, path+"/"+operation, api.Codes{Codes: typed, Capture: capture})
+		err = work(c, path+"/"+operation, api.Codes{Codes: typed, Capture: capture})
+		if operation == "test" {
+			err = afterMiss(c, path, err)
+		}
+		return err
 	}
 }
 
@@ -247,16 +224,21 @@ func work(c *cli.Context, path string, in any) error {
 	if err != nil {
 		return err
 	}
-	if out.json {
-		return errors.Join(out.printJSON(api.Event{Outcome: &outcome}), stillOpen(outcome))
+	err = errors.Join(waits(outcome.Approval), stillOpen(outcome.Changes))
+	switch {
+	case out.json:
+		return errors.Join(out.printJSON(api.Event{Outcome: &outcome}), err)
+	case outcome.Approval != nil:
+		printWaiting(out, *outcome.Approval)
+	default:
+		printOutcome(out, outcome)
 	}
-	printOutcome(out, outcome)
-	return stillOpen(outcome)
+	return err
 }
 
 // stillOpen is an error if somebody was to be cut off and is not yet.
-func stillOpen(o api.Outcome) error {
-	for _, ch := range o.Changes {
+func stillOpen(pushed []api.Change) error {
+	for _, ch := range pushed {
 		if ch.CutOff && (ch.State == "waiting" || ch.State == "parked") {
 			who := "whoever has it"
 			if ch.User != "" {
@@ -269,10 +251,21 @@ func stillOpen(o api.Outcome) error {
 }
 
 func printOutcome(out screen, o api.Outcome) {
-	for _, ch := range o.Changes {
+	printChanges(out, o.Changes, false)
+	if o.Token != nil {
+		printStanding(out, *o.Token)
+	}
+}
+
+// printChanges tells what became of changes; named says of which token each is.
+func printChanges(out screen, pushed []api.Change, named bool) {
+	for _, ch := range pushed {
 		what := ch.Kind
 		if ch.User != "" && ch.Kind != "put" && ch.Kind != "advance" {
 			what += " " + ch.User
+		}
+		if named {
+			what = ch.Token + ": " + what
 		}
 		if ch.State == "confirmed" {
 			out.done("push: %s confirmed", what)
@@ -287,15 +280,20 @@ func printOutcome(out screen, o api.Outcome) {
 		}
 		out.wait("%s", line)
 	}
-	if t := o.Token; t != nil {
-		whose := "is stock"
-		if t.Owner != "" {
-			whose = "belongs to " + t.Owner
-		}
-		if t.Unfinished != "" {
-			out.wait("%s: %s", t.ID, t.Unfinished)
-			return
-		}
-		out.say("%s is %s and %s; its next counter is %d.", t.ID, out.status(t.Status), whose, t.Counter)
+}
+
+// printStanding says in a line how a token is.
+func printStanding(out screen, t api.Token) {
+	if t.Unfinished != "" {
+		out.wait("%s: %s", t.ID, t.Unfinished)
+		return
+	}
+	switch {
+	case t.Loss != nil:
+		out.say("%s is %s (%s), for good.", t.ID, out.status(t.Status), t.Loss.Kind)
+	case t.Owner == "":
+		out.say("%s is %s and is stock; its next counter is %d.", t.ID, out.status(t.Status), t.Counter)
+	default:
+		out.say("%s is %s and belongs to %s; its next counter is %d.", t.ID, out.status(t.Status), t.Owner, t.Counter)
 	}
 }
