@@ -3,6 +3,7 @@ package localapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -131,7 +132,11 @@ func (d *Desk) show(ctx context.Context, in *TokenPath) (api.Token, error) {
 	if err != nil {
 		return api.Token{}, err
 	}
-	return d.token(ctx, id)
+	out, err := d.token(ctx, id)
+	if errors.Is(err, vault.ErrNotFound) {
+		return out, d.missing(id, err)
+	}
+	return out, err
 }
 
 func (d *Desk) token(ctx context.Context, id device.TokenID) (out api.Token, err error) {
@@ -144,6 +149,26 @@ func (d *Desk) token(ctx context.Context, id device.TokenID) (out api.Token, err
 		return err
 	})
 	return out, err
+}
+
+// missing says of a token that is not there whether it ever was.
+func (d *Desk) missing(id device.TokenID, notFound error) error {
+	var stone vault.Tombstone
+	err := d.Vault.View(func(tx *vault.Tx) (err error) { stone, _, err = tx.Tombstone(id); return err })
+	switch {
+	case err != nil:
+		return err
+	case stone.Officer == "":
+		return notFound
+	}
+	text := fmt.Sprintf("%s is no longer in the inventory: it was deleted on %s by %s", id, stone.Time.Local().Format("2006-01-02"), stone.Officer)
+	if stone.Owner != "" {
+		text += "; " + stone.Owner + " had it last"
+	}
+	if stone.Reason != "" {
+		text += "; " + stone.Reason
+	}
+	return api.Errorf(api.NotFound, "%s", text)
 }
 
 func (d *Desk) tokenOf(ctx context.Context, tx *vault.Tx, t vault.Token) (api.Token, error) {
