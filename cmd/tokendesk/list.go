@@ -106,7 +106,7 @@ func list(c *cli.Context) error {
 	}
 	printTokens(out, found.Tokens)
 	if found.Next != "" {
-		out.printf("There are more: tokendesk list --after %s\n", found.Next)
+		out.printf("There are more: repeat it with --after %s\n", found.Next)
 	}
 	return nil
 }
