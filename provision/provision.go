@@ -190,6 +190,13 @@ func (r *Runner) Claim(id device.TokenID) (release func(), err error) {
 	return r.claim(string(id), "on "+string(id))
 }
 
+// Working tells whether somebody works on a token just now.
+func (r *Runner) Working(id device.TokenID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.busy[string(id)]
+}
+
 // claim is Claim for anything that two officers must not work on at a time.
 func (r *Runner) claim(key, what string) (release func(), err error) {
 	r.mu.Lock()

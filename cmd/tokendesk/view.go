@@ -46,7 +46,7 @@ func devices(c *cli.Context) error {
 	}
 	var rows []row
 	for _, k := range found.Keys {
-		rows = append(rows, row{cells: keyRow(out, k), below: trouble(out, k)})
+		rows = append(rows, row{cells: keyRow(out, k), below: remarks(out, k)})
 	}
 	if len(rows) > 0 {
 		out.table([]string{"DEVICE", "MODEL", "SLOT 1", "SLOT 2", "NOTE"}, rows)
@@ -90,20 +90,28 @@ func printEvent(out screen, e api.KeyEvent) {
 		}
 	}
 	out.printf("%s\n", strings.TrimRight(line, " "))
-	if e.Key.Problem != "" && e.Event != "removed" {
-		for _, l := range wrap(trouble(out, e.Key), out.width-len(indent)) {
+	if below := remarks(out, e.Key); below != "" && e.Event != "removed" {
+		for _, l := range wrap(below, out.width-len(indent)) {
 			out.printf("%s%s\n", indent, l)
 		}
 	}
 }
 
-// trouble is why a key cannot be used and what to do about it.
-func trouble(out screen, k api.Key) string {
-	line := k.Problem
-	if k.Cure != "" {
-		line += ": " + k.Cure
+// remarks are why a key cannot be used and what to do about it, and what is due with its tokens.
+func remarks(out screen, k api.Key) string {
+	var lines []string
+	switch {
+	case k.Problem != "" && k.Cure != "":
+		lines = append(lines, out.paint(text.FgRed, k.Problem+": "+k.Cure))
+	case k.Problem != "":
+		lines = append(lines, out.paint(text.FgRed, k.Problem))
 	}
-	return out.paint(text.FgRed, line)
+	for _, s := range k.Slots {
+		if s.Due != "" {
+			lines = append(lines, s.Token+" "+s.Due)
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 const slotWidth = 14

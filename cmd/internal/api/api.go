@@ -121,6 +121,7 @@ type Slot struct {
 	Configured bool   `json:"configured"`
 	Status     string `json:"status,omitempty" doc:"Status in the inventory, absent if the desk did not enroll it"`
 	Owner      string `json:"owner,omitempty"`
+	Due        string `json:"due,omitempty" doc:"What is to be done with it next, if anything: it is unfinished, compromised, expired, or not what the inventory says"`
 }
 
 // Keys lists inserted devices and why a bus shows none.

@@ -110,12 +110,9 @@ func (d *Desk) key(k keys.Key) (out api.Key, err error) {
 	for slot, configured := range k.Configured {
 		out.Slots = append(out.Slots, api.Slot{Token: string(device.SlotToken(k.ID, slot+1)), Configured: configured})
 	}
-	err = d.Vault.View(func(tx *vault.Tx) error {
-		for i := range out.Slots {
-			t, err := tx.Token(device.TokenID(out.Slots[i].Token))
-			if err == nil {
-				out.Slots[i].Status, out.Slots[i].Owner = string(t.Status), t.Owner
-			} else if !errors.Is(err, vault.ErrNotFound) {
+	err = d.Vault.View(func(tx *vault.Tx) (err error) {
+		for i, s := range out.Slots {
+			if out.Slots[i], err = d.recognize(tx, device.TokenID(s.Token), s.Configured); err != nil {
 				return err
 			}
 		}
