@@ -130,13 +130,15 @@ func (r *Runner) Approve(ctx context.Context, by audit.Officer, id uint64) (toke
 		if err != nil {
 			return err
 		}
-		tokens, changes, err = d.carryOut(tx, a.By, fmt.Sprintf("; approval %d, by %s (uid %d)", id, by.Name, by.UID))
+		tokens, changes, err = d.carryOut(tx, a.By, fmt.Sprintf("approval %d, by %s (uid %d)", id, by.Name, by.UID))
 		return errors.Join(err, tx.DeleteApproval(id), tx.Audit(end(by, a, "approve")))
 	})
+	if err == nil || errors.Is(err, vault.ErrUnanchored) { // which is recorded all the same
+		r.wake()
+	}
 	if err = errors.Join(err, stale); err != nil {
 		return nil, nil, err
 	}
-	r.wake()
 	return tokens, changes, nil
 }
 

@@ -111,7 +111,7 @@ func TestApproval(t *testing.T) {
 		t.Errorf("approved twice: %v", err)
 	}
 	last := b.history(others[0])[0]
-	if last.Officer != officer || last.Action != "unassign" || last.Reason != "user alice; she leaves; approval 1, by pete (uid 1001)" {
+	if last.Officer != officer || last.Action != "unassign" || last.Reason != "user alice; approval 1, by pete (uid 1001); reason: she leaves" {
 		t.Errorf("%+v", last)
 	}
 	acts := b.acts()

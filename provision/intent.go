@@ -89,13 +89,29 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 		if t.Status == vault.Compromised && o.Expires != nil {
 			return d, refuse("its description can be changed", "%s is compromised (%s); it never comes back", t.ID, t.Loss.Kind)
 		}
+		if o.Action == ActExpire && (t.Expires.IsZero() || t.Expires.After(time.Now())) {
+			return d, refuse("", "%s was given more time", t.ID)
+		}
 		if rule.Action == ActEdit && rule.To != "" && o.Expires == nil {
 			rule.To, rule.Pushes = "", nil // no more time
 		}
 		d.tokens, d.rules = append(d.tokens, t), append(d.rules, rule)
-		d.Effects = append(d.Effects, effectOf(t, rule, o.User))
+		e := effectOf(t, rule, o.User)
+		if ends(t, o, time.Now()) {
+			e.Until = o.Expires
+		}
+		d.Effects = append(d.Effects, e)
 	}
 	return d, nil
+}
+
+// soon is how near an end has to be for an edit to count as taking the token from its owner.
+const soon = 24 * time.Hour
+
+// ends tells whether an edit makes the time of an active token end so early that it might as well be disabled.
+func ends(t vault.Token, o Order, now time.Time) bool {
+	return t.Status == vault.Active && o.Expires != nil && !o.Expires.IsZero() && o.Expires.Before(now.Add(soon)) &&
+		(t.Expires.IsZero() || o.Expires.Before(t.Expires))
 }
 
 // effectOf is what a rule does with a token.
@@ -161,9 +177,19 @@ func (d drawn) digest() (string, error) {
 	return hex.EncodeToString(sum[:]), err
 }
 
+// explained is an act and why it was done. An officer's words come last, so that nothing can be made up in them.
+func explained(act audit.Act, approved, words string) audit.Act {
+	parts := []string{act.Reason, approved}
+	if words != "" {
+		parts = append(parts, "reason: "+words)
+	}
+	act.Reason = strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), "; ")
+	return act
+}
+
 // carryOut does what was intended, in the transaction in which it was. Approved names the officer who has agreed, if one had to.
 func (d drawn) carryOut(tx *vault.Tx, by audit.Officer, approved string) (tokens []vault.Token, changes []vault.Change, err error) {
-	words := strings.TrimPrefix(d.Order.reason()+approved, "; ")
+	words := d.Order.reason()
 	for i, t := range d.tokens {
 		e := d.Effects[i]
 		if err := abandon(tx, t); err != nil {
@@ -189,9 +215,7 @@ func (d drawn) carryOut(tx *vault.Tx, by audit.Officer, approved string) (tokens
 		if user == "" {
 			user = e.NewOwner
 		}
-		act := vault.Done(by, string(d.Order.Action), t.ID, user)
-		act.Reason = strings.Trim(act.Reason+"; "+words, "; ")
-		if err := tx.Audit(act); err != nil {
+		if err := tx.Audit(explained(vault.Done(by, string(d.Order.Action), t.ID, user), approved, words)); err != nil {
 			return nil, nil, err
 		}
 		tokens = append(tokens, t)

@@ -87,7 +87,7 @@ func (p plan) wantSettled(t *testing.T, b *bench) {
 	}
 	if p.gone {
 		b.wantBuried(slot2, vault.Tombstone{Generation: 1, Owner: "alice", Status: vault.Active, Officer: officer.Name, Reason: "scrapped"})
-		if last := b.history(slot2)[0]; last.Action != "wipe: remove" || last.Reason != "user alice; scrapped" {
+		if last := b.history(slot2)[0]; last.Action != "wipe: remove" || last.Reason != "user alice; reason: scrapped" {
 			t.Errorf("%+v", last)
 		}
 	} else {

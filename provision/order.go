@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ var orders = []Action{ActEdit, ActAssign, ActUnassign, ActDisable, ActEnable, Ac
 // normal returns the order in the form that digests are made of: each token once, in order. It refuses what cannot be meant.
 func (o Order) normal(now time.Time) (Order, error) {
 	o.Tokens = slices.Clone(o.Tokens)
+	o.Reason = strings.TrimSpace(o.Reason)
 	slices.Sort(o.Tokens)
 	o.Tokens = slices.Compact(o.Tokens)
 	switch {
@@ -127,6 +129,7 @@ type Effect struct {
 	To       vault.Status       `json:"to,omitempty"` // empty: the token is gone
 	Owner    string             `json:"owner,omitempty"`
 	NewOwner string             `json:"new_owner,omitempty"`
+	Until    *time.Time         `json:"until,omitempty"` // edit: its time ends that soon
 	Pushes   []vault.ChangeKind `json:"pushes,omitempty"`
 	LastOf   string             `json:"last_of,omitempty"` // the user who has no active token afterwards, as far as is known
 }
@@ -148,6 +151,8 @@ func (e Effect) String() string {
 		add("is given to %s", e.NewOwner)
 	case e.Owner != "" && e.NewOwner == "":
 		add("is taken from %s", e.Owner)
+	case e.Until != nil:
+		add("its time ends at %s", e.Until.Format(time.RFC3339))
 	case e.Owner != "" && e.loses():
 		add("%s can no longer log in with it", e.Owner)
 	}
@@ -157,9 +162,10 @@ func (e Effect) String() string {
 	return string(e.Token) + " " + strings.Join(parts, ", ")
 }
 
-// loses tells whether the owner can log in with the token before, and not after.
+// loses tells whether the owner can log in with the token before, and not after. That of one in limbo, which is being reseeded,
+// goes on with the old seed.
 func (e Effect) loses() bool {
-	return e.Owner != "" && e.From == vault.Active && (e.To != vault.Active || e.NewOwner != e.Owner)
+	return e.Owner != "" && (e.From == vault.Active || e.From == vault.Limbo) && (e.To != e.From || e.NewOwner != e.Owner || e.Until != nil)
 }
 
 // Intent is what exactly an order will do as things are.
@@ -221,13 +227,15 @@ func (r *Runner) Do(ctx context.Context, by audit.Officer, o Order) (tokens []va
 		tokens, changes, err = d.carryOut(tx, by, "")
 		return err
 	})
+	if err == nil || errors.Is(err, vault.ErrUnanchored) { // which is recorded all the same
+		r.wake()
+	}
 	switch {
 	case err != nil:
 		return nil, nil, err
 	case waiting != nil:
 		return nil, nil, waiting
 	}
-	r.wake()
 	return tokens, changes, nil
 }
 

@@ -129,7 +129,7 @@ func TestEdit(t *testing.T) {
 	words, at := "the blue one", time.Now().Add(time.Hour).Round(time.Second)
 	edit := func(o provision.Order) vault.Token {
 		t.Helper()
-		o.Action, o.Tokens = provision.ActEdit, others[:1]
+		o.Action, o.Tokens, o.Reason = provision.ActEdit, others[:1], "her last day"
 		if _, _, err := b.Do(t.Context(), officer, o); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestExpiry(t *testing.T) {
 	if tok := b.token(others[1]); tok.Status != vault.Active { // somebody works on it
 		t.Errorf("%+v", tok)
 	}
-	if act := b.history(others[0])[0]; act.Officer != provision.Desk || act.Action != "expire" || act.Reason != "user alice; its time is over" {
+	if act := b.history(others[0])[0]; act.Officer != provision.Desk || act.Action != "expire" || act.Reason != "user alice; reason: its time is over" {
 		t.Errorf("%+v", act)
 	}
 	if n, err := b.ExpireDue(t.Context()); n != 0 || err != nil {

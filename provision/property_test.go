@@ -236,7 +236,7 @@ func (p *player) playOrder(id device.TokenID) []string {
 	by := officer
 	switch o.Action {
 	case provision.ActEdit:
-		words, at := fmt.Sprintf("words %d", p.IntN(100)), time.Now().Add(time.Hour)
+		words, at := fmt.Sprintf("words %d", p.IntN(100)), time.Now().Add(48*time.Hour)
 		o.Description, o.Expires = &words, &at
 		if s := p.m.tokens[id]; s.status == vault.Compromised {
 			o.Expires = nil
@@ -264,6 +264,9 @@ func (p *player) playOrder(id device.TokenID) []string {
 	}
 	if allowed && o.Reason == "" && o.Action != provision.ActCompromise && o.Action != provision.ActExpire && p.robs(o) {
 		allowed = false
+	}
+	if allowed && o.Action == provision.ActExpire {
+		p.due(id)
 	}
 	_, _, err := p.Do(p.t.Context(), by, o)
 	if !allowed {
@@ -378,10 +381,10 @@ func TestRandomActionsNoticeErrorsInTheTable(t *testing.T) {
 				}
 			}
 		},
-		"an expired token comes back by enable": func(rules []provision.Rule) {
+		"a disabled token can be assigned": func(rules []provision.Rule) {
 			for i := range rules {
-				if rules[i].Action == provision.ActEnable {
-					rules[i].From = []vault.Status{vault.Disabled, vault.Expired}
+				if rules[i].Action == provision.ActAssign {
+					rules[i].From = []vault.Status{vault.Active, vault.Disabled}
 				}
 			}
 		},

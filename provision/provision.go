@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +140,7 @@ type work struct {
 	tell   Tell
 	device device.HOTPToken // while the step's device is lent
 	typed  []string         // verify: codes that somebody has typed in
+	there  census           // cut-off: who has tokens elsewhere
 	found  uint64           // verify: the next moving factor
 	left   []vault.Change   // what was left for the central service
 }
@@ -217,10 +217,13 @@ func (r *Runner) claim(key, what string) (release func(), err error) {
 
 // begin carries out a new job. It enters the journal together with what its first step commits.
 func (r *Runner) begin(ctx context.Context, kind string, by audit.Officer, id device.TokenID, p params, tell Tell) ([]vault.Change, error) {
-	w := &work{Runner: r, by: by, params: p, tell: tell, job: vault.Job{
+	return r.job(kind, by, id, p, tell).run(ctx)
+}
+
+func (r *Runner) job(kind string, by audit.Officer, id device.TokenID, p params, tell Tell) *work {
+	return &work{Runner: r, by: by, params: p, tell: tell, job: vault.Job{
 		Kind: kind, Token: id, Officer: by.Name, Created: time.Now().UTC(),
 	}}
-	return w.run(ctx)
 }
 
 func (r *Runner) checkpoint(plan, step string) {
@@ -303,6 +306,8 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 	if err != nil {
 		if !errors.Is(err, vault.ErrUnanchored) { // else it is recorded, and the work goes on from there
 			w.job, w.params, w.left = job, p, left
+		} else {
+			w.wake()
 		}
 		return err
 	}
@@ -324,8 +329,7 @@ func next(plan []step, i int) int {
 // record adds an act on the work's token to the audit trail: for whom it is, or else against whom, and why.
 func (w *work) record(tx *vault.Tx, action string) error {
 	act := vault.Done(w.by, action, w.job.Token, cmp.Or(w.params.User, w.params.Leaver))
-	act.Reason = strings.Trim(act.Reason+"; "+w.params.Reason, "; ")
-	return tx.Audit(act)
+	return tx.Audit(explained(act, "", w.params.Reason))
 }
 
 // park notes in the journal why the work stopped. The job stays where it is.

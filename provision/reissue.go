@@ -40,6 +40,17 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenI
 	case strings.EqualFold(t.Owner, user):
 		return nil, refuse("to repair a counter: tokendesk resync "+string(id), "%s belongs to %s already", id, user)
 	}
+	// That it cuts its owner off is what a reissue is for, and no slip; but it must not replace a second officer.
+	var there census
+	if t.Owner != "" && r.Policy.LastToken {
+		o := r.cutting(id)
+		if there, _, err = r.ask(ctx, &o); err != nil {
+			return nil, err
+		}
+		if err := r.Vault.View(func(tx *vault.Tx) error { return r.alone(tx, o, there) }); err != nil {
+			return nil, err
+		}
+	}
 	user, served, err := r.checkUser(ctx, user)
 	if err != nil {
 		return nil, err
@@ -54,7 +65,14 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, id device.TokenI
 	}
 	p := afresh(t, emulated)
 	p.User, p.Leaver = user, t.Owner
-	return r.begin(ctx, planReissue, by, id, p, tell)
+	w := r.job(planReissue, by, id, p, tell)
+	w.there = there
+	return w.run(ctx)
+}
+
+// cutting is what a reissue does to the owner, as an order.
+func (r *Runner) cutting(id device.TokenID) Order {
+	return Order{Action: ActUnassign, Tokens: []device.TokenID{id}, Reason: "reissue"}
 }
 
 // cutOff takes the token from its owner, here and, through the outbox, centrally. Of a token that was
@@ -72,6 +90,11 @@ func cutOff(tx *vault.Tx, w *work, _ time.Time) error {
 			}
 		}
 		return err
+	}
+	if w.Policy.LastToken {
+		if err := w.alone(tx, w.cutting(t.ID), w.there); err != nil {
+			return err
+		}
 	}
 	change, err := w.push(tx, t, vault.Unassign, t.Owner)
 	if err != nil {

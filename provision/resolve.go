@@ -150,17 +150,27 @@ func (r *Runner) Recover(ctx context.Context) error {
 			r.Log.Warn("unfinished work waits for an officer", "plan", job.Kind, "token", job.Token, "step", plan[job.Step].name, "cure", "tokendesk resolve "+string(job.Token))
 			continue
 		}
-		w, err := r.load(Desk, job.Token, func(Progress) {})
-		if err != nil {
-			return err
-		}
-		if _, err := w.run(ctx); err != nil {
+		if err := r.finish(ctx, job); err != nil {
 			r.Log.Error("cannot finish interrupted work", "token", job.Token, "error", err)
 			continue
 		}
 		r.Log.Info("finished interrupted work", "plan", job.Kind, "token", job.Token)
 	}
 	return nil
+}
+
+// finish goes on with a job in the desk's name, unless an officer does something with its token just now.
+func (r *Runner) finish(ctx context.Context, job vault.Job) error {
+	release, err := r.Claim(job.Token)
+	if err != nil {
+		return err
+	}
+	defer release()
+	w, err := r.load(Desk, job.Token, func(Progress) {})
+	if err == nil {
+		_, err = w.run(ctx)
+	}
+	return err
 }
 
 func (r *Runner) load(by audit.Officer, id device.TokenID, tell Tell) (*work, error) {

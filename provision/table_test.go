@@ -284,7 +284,7 @@ func TestEveryPairOnAVault(t *testing.T) {
 				by := officer
 				switch a {
 				case provision.ActEdit:
-					at := time.Now().Add(time.Hour)
+					at := time.Now().Add(48 * time.Hour)
 					if o.Expires = &at; s.status == vault.Compromised {
 						o.Expires, o.Description = nil, &o.Reason
 					}
@@ -294,6 +294,9 @@ func TestEveryPairOnAVault(t *testing.T) {
 					o.Loss = vault.Stolen
 				case provision.ActExpire:
 					by = provision.Desk
+					if _, allowed := want[a]; allowed {
+						b.due(slot2)
+					}
 				}
 				before := b.state()
 				tokens, changes, err := b.Do(t.Context(), by, o)

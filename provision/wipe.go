@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -24,6 +25,7 @@ func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, 
 	if err := legible("reason", reason, maxReason); err != nil {
 		return nil, err
 	}
+	reason = strings.TrimSpace(reason)
 	release, err := r.Claim(id)
 	if err != nil {
 		return nil, err
@@ -34,12 +36,13 @@ func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, 
 		return nil, err
 	}
 	o := Order{Action: ActWipe, Tokens: []device.TokenID{id}, Reason: reason}
-	d, err := r.draw(ctx, &o)
+	there, served, err := r.ask(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
-	if len(d.Why) > 0 {
-		return nil, refuse(fmt.Sprintf("have it unassigned first: tokendesk unassign %s", id), "this takes a second officer: %s", d.Why[0])
+	defer served()
+	if err := r.Vault.View(func(tx *vault.Tx) error { return r.alone(tx, o, there) }); err != nil {
+		return nil, err
 	}
 	if _, _, err := r.inspect(ctx, id); err != nil {
 		if t.Status != vault.Compromised {
@@ -49,13 +52,28 @@ func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, 
 	}
 	p := afresh(t, false)
 	p.Generation, p.Leaver, p.Reason = t.Generation, t.Owner, reason
-	return r.begin(ctx, planWipe, by, id, p, tell)
+	w := r.job(planWipe, by, id, p, tell)
+	w.there = there
+	return w.run(ctx)
+}
+
+// alone refuses an order that takes a second officer: work of several steps cannot wait for one.
+func (r *Runner) alone(tx *vault.Tx, o Order, there census) error {
+	d, err := r.intend(tx, o, there)
+	if err == nil && len(d.Why) > 0 {
+		err = refuse(fmt.Sprintf("have it unassigned first: tokendesk unassign %s", o.Tokens[0]), "this takes a second officer: %s", d.Why[0])
+	}
+	return err
 }
 
 // letGo takes a token from its owner, here and, through the outbox, centrally.
 func letGo(tx *vault.Tx, w *work, _ time.Time) error {
 	t, err := tx.Token(w.job.Token)
 	if err != nil || t.Owner == "" {
+		return err
+	}
+	// Another officer may have taken the owner's other token since this was asked.
+	if err := w.alone(tx, Order{Action: ActWipe, Tokens: []device.TokenID{t.ID}, Reason: w.params.Reason}, w.there); err != nil {
 		return err
 	}
 	if _, err := w.push(tx, t, vault.Unassign, t.Owner); err != nil {

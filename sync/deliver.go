@@ -54,6 +54,7 @@ func (p *pass) fail(out *outcome, err error) {
 	if out.refused = errors.Is(err, ErrRefused); !out.refused {
 		out.notBefore = p.now().UTC().Add(p.backoff.pause(out.change.Attempts + 1))
 		p.pause(out.change, out.notBefore)
+		p.apart = p.apart || out.closed
 	}
 }
 

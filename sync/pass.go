@@ -24,6 +24,7 @@ type pass struct {
 	waiting bool      // something waits for other entries
 	freed   bool      // one that it may have waited for was delivered out of its turn
 	gone    bool      // the service does not answer
+	apart   bool      // a provider that it needs to remove what is closed does not
 }
 
 // row is the entries of one token up to one of them, and the place among them.
@@ -121,6 +122,9 @@ func (p *pass) choose(tx *vault.Tx, open unrecorded) (a attempt, ok, more bool, 
 		if err != nil {
 			return attempt{}, false, false, err
 		}
+		if hold.Kind == "" && why == asNext && c.Closed && !a.renewed && p.apart {
+			continue // as the one did that found it out; due is when that is tried again
+		}
 		switch hold.Kind {
 		case HeldByPause:
 			p.pause(c, hold.Until)
@@ -143,13 +147,17 @@ func (p *pass) choose(tx *vault.Tx, open unrecorded) (a attempt, ok, more bool, 
 
 // candidate returns the next entry to be looked at.
 func (p *pass) candidate(tx *vault.Tx) (c vault.Change, why turn, found bool, err error) {
-	cuts, err := tx.CutOffsFrom(p.cut, 1)
-	if err != nil {
-		return c, 0, false, err
-	}
-	if len(cuts) > 0 {
-		p.cut = cuts[0].Seq
-		return cuts[0], asCutOff, true, nil
+	for {
+		cuts, err := tx.CutOffsFrom(p.cut, 1)
+		if err != nil {
+			return c, 0, false, err
+		}
+		if len(cuts) == 0 {
+			break
+		}
+		if p.cut = cuts[0].Seq; isUrgent(cuts[0]) {
+			return cuts[0], asCutOff, true, nil
+		}
 	}
 	if c, found, err = p.wantedNext(tx); found || err != nil {
 		return c, asWanted, found, err
@@ -159,11 +167,14 @@ func (p *pass) candidate(tx *vault.Tx) (c vault.Change, why turn, found bool, er
 		if err != nil || len(rest) == 0 {
 			return c, 0, false, err
 		}
-		if p.after = rest[0].Seq; !rest[0].Kind.CutOff() {
+		if p.after = rest[0].Seq; !isUrgent(rest[0]) {
 			return rest[0], asNext, true, nil
 		}
 	}
 }
+
+// isUrgent tells what goes before everything else: cut-offs, but for what is closed already and only to be cleared away.
+func isUrgent(c vault.Change) bool { return c.Kind.CutOff() && !c.Closed }
 
 // wantedNext returns the next of the entries that have to go, of one token, until one that is wanted has gone.
 func (p *pass) wantedNext(tx *vault.Tx) (vault.Change, bool, error) {
@@ -204,7 +215,7 @@ func (p *pass) cutOffsAreDue(now time.Time) bool {
 // pause notes when an entry's pause ends.
 func (p *pass) pause(c vault.Change, until time.Time) {
 	p.due = earlier(p.due, until)
-	if c.Kind.CutOff() {
+	if isUrgent(c) {
 		p.cutDue = earlier(p.cutDue, until)
 	}
 }

@@ -283,6 +283,9 @@ func (o *outcome) writeFailure(tx *vault.Tx) error {
 	}
 	c.Attempts++
 	c.Problem, c.NotBefore = o.problem, o.notBefore
+	if o.closed {
+		c.Closed = true
+	}
 	if o.closed && c.User != "" {
 		closed := o.act()
 		closed.Outcome = "closed"

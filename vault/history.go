@@ -83,10 +83,11 @@ func (s *session) upgrade() error {
 	if !missing {
 		return nil
 	}
-	err = s.fill((*Tx).upgrade, s.ledger.Epoch)
-	if err != nil {
+	changed := s.ledger.Changed // which a restore tells people
+	if err := s.fill((*Tx).upgrade, s.ledger.Epoch); err != nil {
 		return fmt.Errorf("cannot bring the vault up to date: %w", err)
 	}
+	s.ledger.Changed = changed
 	return nil
 }
 

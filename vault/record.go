@@ -120,6 +120,7 @@ type Change struct {
 	ParkedBy   audit.Officer  `json:"parked_by,omitzero"`  // the officer who parked it; zero: the desk did, see Problem
 	Reason     string         `json:"reason,omitempty"`    // why that officer did
 	Problem    string         `json:"problem,omitempty"`   // what the last attempt failed with
+	Closed     bool           `json:"closed,omitempty"`    // of a Remove: nobody can log in with the token, and something of it is left
 }
 
 // Level says how well a vault is protected. It stands in the authenticated header.

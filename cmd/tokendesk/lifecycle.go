@@ -26,6 +26,7 @@ func lifecycleCommands() []*cli.Command {
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "description", Usage: "`WORDS` about it; none: ''"},
 				&cli.StringFlag{Name: "expires", Usage: "refuse it from `DATE` on (2031-12-31, or 2031-12-31T18:00), or never"},
+				reason,
 			},
 		},
 		{
@@ -88,6 +89,7 @@ func edit(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	o.Reason = c.String("reason")
 	if c.IsSet("description") {
 		words := c.String("description")
 		o.Description = &words

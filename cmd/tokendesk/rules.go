@@ -88,8 +88,9 @@ func wireRules() api.Lifecycle {
 const lifecycleIntro = `Status and owner of a token are separate facts: an active token without an
 owner is stock. Nobody logs in with stock, or with a token that is not active.
 What leaves a user without an active token takes a reason and, where the policy
-says so, a second officer (tokendesk approvals). A reissue takes neither; a
-compromise has its reason, and is never held up for this.`
+says so, a second officer (tokendesk approvals). A reissue is reason enough, but
+where it would take a second officer, the token is unassigned first. So it is
+with a wipe. A compromise has its reason, and is never held up for this.`
 
 func printRules(out screen) {
 	out.printf("%s\n\n", lifecycleIntro)

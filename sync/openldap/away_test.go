@@ -101,16 +101,16 @@ func TestAdvanceWhereTheOpeningHasNotCome(t *testing.T) {
 	apply(t, c, secret.Secret{}, change(vault.Disable, "alice", 0))
 	settle(t, p)
 	onlyAtTheFirst(t, p, c, seed, change(vault.Enable, "alice", 0))
-	if seen := apply(t, c, seed, change(vault.Advance, "alice", 5)); !seen.Enabled || seen.Counter != 5 {
-		t.Errorf("while the other one is away the service shows %+v", seen)
-	}
 	before := written(t, p.Providers[1])
-	apply(t, c, seed, change(vault.Advance, "alice", 5))
+	_, err := c.Apply(t.Context(), change(vault.Advance, "alice", 5), seed)
+	wantError(t, err, syncer.ErrUnavailable, token.Central(), "closed there")
 	if got := written(t, p.Providers[1]) - before; got != 0 {
-		t.Errorf("%d writes of what is there already", got)
+		t.Errorf("%d writes", got)
 	}
-	login(t, p.Providers[1], "alice", seed, 5)
 	firstReturns(t, p)
+	if seen := apply(t, c, seed, change(vault.Advance, "alice", 5)); !seen.Enabled || seen.Counter != 5 {
+		t.Errorf("when it has returned the service shows %+v", seen)
+	}
 	for i, s := range p.Providers {
 		login(t, s, "alice", seed, uint64(6+i))
 	}

@@ -98,6 +98,9 @@ func (s *session) cut(ctx context.Context, ch vault.Change, before *round, forGo
 	if v.entryErr != nil {
 		return nil, v.entryErr
 	}
+	if ch.Kind == vault.Remove && s.others(v.entry) {
+		return v, nil // nothing of this desk's is there to be removed
+	}
 	lasts, closed := s.removeSecret(v, before.levelled(ctx, v), forGood)
 	var unlinked error
 	if frees {

@@ -45,16 +45,13 @@ func (p *push) mayClose(newest *view) bool {
 	return p.ch.Kind == vault.Advance && !p.seed.IsZero() && len(p.views) < len(p.providers) && !newest.same
 }
 
-// keepOpen has the Advance be a Put unless the secret turns out to be there.
+// keepOpen has the Advance wait unless the secret turns out to be there: its opening may not have come, but somebody may as well
+// have closed the token in the server's own tools, and no counter is a reason to open it again.
 func (p *push) keepOpen(ctx context.Context, newest *view) error {
 	if newest.aspects&theSecret == 0 {
 		return p.read(ctx, providersOf(p.views), everything)
 	}
-	if err := p.writable(p.ch); err != nil {
-		return err
-	}
-	p.ch.Kind = vault.Put
-	return p.read(ctx, providersOf(p.views), p.first())
+	return &partialError{newest.provider.naming(fmt.Errorf("%w: token %s is closed there, or has another secret", syncer.ErrRefused, p.ch.Token.Central()))}
 }
 
 // absent are the providers of which there is no view.

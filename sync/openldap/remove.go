@@ -38,7 +38,7 @@ func (c *Connector) remove(ctx context.Context, ch vault.Change) error {
 // after its own deletion, the deletion that follows that write comes as well.
 func (c *Connector) erase(ctx context.Context, ch vault.Change, views []*view) error {
 	over := time.Now().Add(c.grace)
-	for tries := 0; slices.ContainsFunc(views, func(v *view) bool { return v.entry.exists }); tries++ {
+	for tries := 0; slices.ContainsFunc(views, func(v *view) bool { return c.mine(v.entry) }); tries++ {
 		if tries >= races && time.Now().After(over) {
 			return fmt.Errorf("%w: %s of %s: its entry comes back: see who writes it", syncer.ErrNotConfirmed, ch.Kind, ch.Token.Central())
 		}
@@ -56,7 +56,7 @@ func (c *Connector) erase(ctx context.Context, ch vault.Change, views []*view) e
 			if err := v.err(); err != nil && err != v.entry.damaged {
 				return v.provider.naming(err)
 			}
-			if len(v.owners) > 0 {
+			if len(v.owners) > 0 && !c.others(v.entry) {
 				return v.provider.notConfirmed(ch, names(v.owners)+" has it again")
 			}
 		}
@@ -65,11 +65,18 @@ func (c *Connector) erase(ctx context.Context, ch vault.Change, views []*view) e
 	return nil
 }
 
+// others tells whether another desk has put its own seed there, over this desk's: the entry is that desk's since.
+func (c *Connector) others(e entry) bool {
+	return e.exists && e.origin.desk != "" && !e.origin.sameDesk(c.own(0))
+}
+
+func (c *Connector) mine(e entry) bool { return e.exists && !c.others(e) }
+
 // eraseAt deletes the entries that were seen, if they are still what was seen.
 func (c *Connector) eraseAt(ctx context.Context, views []*view) error {
 	errs := make([]error, len(views))
 	c.each(providersOf(views), func(i int, p *provider) {
-		if e := views[i].entry; e.exists {
+		if e := views[i].entry; c.mine(e) {
 			errs[i] = p.naming(p.do(ctx, func(s *session) error { return s.erase(e) }))
 		}
 	})

@@ -231,3 +231,22 @@ func TestLateWriteAfterRemove(t *testing.T) {
 		noLogin(t, s, "alice", seed, 0, "the token was removed")
 	}
 }
+
+// Another desk has enrolled the key meanwhile, over this desk's seed. What is deleted here is not its token.
+func TestRemoveLeavesAnotherDesksToken(t *testing.T) {
+	s, old, seed := start(t), secret.Random(20), secret.Random(20)
+	c, cfg := connect(t, config(s)), config(s)
+	cfg.Desk = "desk-B"
+	other := connect(t, cfg)
+	apply(t, c, old, change(vault.Put, "alice", 0), change(vault.Assign, "alice", 0))
+	apply(t, c, secret.Secret{}, change(vault.Unassign, "alice", 0))
+	apply(t, other, seed, change(vault.Put, "bob", 0), change(vault.Assign, "bob", 0))
+	login(t, s, "bob", seed, 0)
+	apply(t, c, secret.Secret{}, change(vault.Remove, "", 0))
+	login(t, s, "bob", seed, 1)
+	noLogin(t, s, "alice", old, 0, "the token was removed")
+	apply(t, other, secret.Secret{}, change(vault.Remove, "bob", 0))
+	if there(t, s) {
+		t.Error("the desk whose it is cannot remove it")
+	}
+}

@@ -30,7 +30,7 @@ func listen(path string, roles localapi.Roles) (net.Listener, error) {
 	if err := openTo(path, roles); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	return listener, nil
+	return &crowd{Listener: listener}, nil
 }
 
 // makeRoom prepares the socket's directory, and removes a socket that nobody serves any more; nothing else.

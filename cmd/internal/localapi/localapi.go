@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os/user"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -95,7 +96,7 @@ func (d *Desk) Server() *http.Server {
 
 // identify reads the peer's credentials. It looks nothing up: it runs while no other connection is accepted.
 func identify(c net.Conn) (p peer) {
-	conn, ok := c.(*net.UnixConn)
+	conn, ok := c.(syscall.Conn)
 	if !ok {
 		return peer{}
 	}
