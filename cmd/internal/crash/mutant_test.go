@@ -31,7 +31,7 @@ var mutants = []mutant{
 		name: "the key is programmed before the seed is sealed", scenario: "enroll", only: "key", every: 6,
 		loses: "the key holds a seed that the vault does not",
 		edits: []edit{
-			{"provision/enroll.go", "code := secret.Random(device.AccessCodeSize)\n", `$0	if !unsealedCode.IsZero() {
+			{"provision/enroll.go", "	code = secret.Random(device.AccessCodeSize)\n", `$0	if !unsealedCode.IsZero() {
 		code = unsealedCode.Clone()
 	}
 `},
@@ -64,12 +64,12 @@ func orderedPlan() []step {
 		name: "the record is removed before the slot is erased", scenario: "undo", only: "key", every: 2,
 		loses: "the key still holds a seed, and its access code is lost",
 		edits: []edit{
-			{"provision/resolve.go", "		err = t.Delete(ctx, code)\n", `		if $MUTANT {
-			err = w.Vault.Update(func(tx *vault.Tx) error { return errors.Join(tx.DeleteJob(w.job.ID), tx.DeleteToken(w.job.Token)) })
-			if err != nil {
-				return err
-			}
+			{"provision/resolve.go", "	err = t.Delete(ctx, code)\n", `	if $MUTANT {
+		err = w.Vault.Update(func(tx *vault.Tx) error { return errors.Join(tx.DeleteJob(w.job.ID), tx.DeleteToken(w.job.Token)) })
+		if err != nil {
+			return false, err
 		}
+	}
 $0`},
 			{"provision/resolve.go", "		if err := tx.DeleteJob(w.job.ID); err != nil {\n", "		if $MUTANT {\n			return nil\n		}\n$0"},
 		},
