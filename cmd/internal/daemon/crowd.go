@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"tokendesk/cmd/internal/localapi"
 )
 
 // maxConnections is how many connections one user of this machine has at a time; more are closed at once. Where the socket's
@@ -26,7 +28,7 @@ func (l *crowd) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, ok := owner(c)
+		uid, ok := localapi.PeerUID(c)
 		if !ok || uid == 0 || int(uid) == unix.Geteuid() {
 			return c, nil // who is not known is refused by the API
 		}
@@ -67,22 +69,4 @@ type counted struct {
 func (c *counted) Close() error {
 	defer c.leave()
 	return c.UnixConn.Close()
-}
-
-// owner is the user at the other end.
-func owner(c net.Conn) (uid uint32, ok bool) {
-	u, isUnix := c.(*net.UnixConn)
-	if !isUnix {
-		return 0, false
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return 0, false
-	}
-	err = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid, ok = cred.Uid, true
-		}
-	})
-	return uid, ok && err == nil
 }

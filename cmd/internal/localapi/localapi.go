@@ -94,25 +94,28 @@ func (d *Desk) Server() *http.Server {
 	}
 }
 
-// identify reads the peer's credentials. It looks nothing up: it runs while no other connection is accepted.
-func identify(c net.Conn) (p peer) {
+// identify looks nothing up: it runs while no other connection is accepted.
+func identify(c net.Conn) peer {
+	uid, known := PeerUID(c)
+	return peer{uid, known}
+}
+
+// PeerUID reads from the kernel which user is at the other end of a connection.
+func PeerUID(c net.Conn) (uid uint32, known bool) {
 	conn, ok := c.(syscall.Conn)
 	if !ok {
-		return peer{}
+		return 0, false
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return peer{}
+		return 0, false
 	}
-	controlErr := raw.Control(func(fd uintptr) {
+	err = raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			p = peer{cred.Uid, true}
+			uid, known = cred.Uid, true
 		}
 	})
-	if controlErr != nil {
-		return peer{}
-	}
-	return p
+	return uid, known && err == nil
 }
 
 // guard refuses callers before any route sees them.
