@@ -121,9 +121,6 @@ func (c *contents) checkApprovals() error {
 		if err := c.open(bucketApprovals, p.key, p.val, &a); err != nil {
 			return false, err
 		}
-		if string(numberKey(a.ID)) != string(p.key) || a.ID == 0 || a.ID > c.ledger.Approval {
-			return false, c.refuse(bucketApprovals, p.key, fmt.Errorf("its number %d was never given out", a.ID))
-		}
-		return true, c.expect(&a)
+		return true, errors.Join(c.given(bucketApprovals, p.key, a.ID, c.ledger.Approval), c.expect(&a))
 	})
 }

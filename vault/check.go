@@ -45,7 +45,8 @@ func (v *Vault) Check() error {
 // checkContents reads every record and secret, and settles every token that any of them names. It keeps no list of them.
 func (tx *Tx) checkContents() error {
 	c := &contents{Tx: tx, counts: map[string]int{}}
-	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals, c.checkTrail, c.checkIndex} {
+	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals,
+		c.checkHandovers, c.checkLeavers, c.checkNotices, c.checkTrail, c.checkIndex} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -120,10 +121,7 @@ func (c *contents) checkJobs() error {
 		if err := c.open(bucketJobs, p.key, p.val, &j); err != nil {
 			return false, err
 		}
-		if string(numberKey(j.ID)) != string(p.key) || j.ID == 0 || j.ID > c.ledger.Job {
-			return false, c.refuse(bucketJobs, p.key, fmt.Errorf("its number %d was never given out", j.ID))
-		}
-		if err := c.expect(&j); err != nil {
+		if err := errors.Join(c.given(bucketJobs, p.key, j.ID, c.ledger.Job), c.expect(&j)); err != nil {
 			return false, err
 		}
 		if other, _, err := c.JobFor(j.Token); err != nil {
@@ -142,11 +140,16 @@ func (c *contents) checkChanges() error {
 		if err := c.open(bucketOutbox, p.key, p.val, &x); err != nil {
 			return false, err
 		}
-		if string(numberKey(x.Seq)) != string(p.key) || x.Seq == 0 || x.Seq > c.ledger.Change {
-			return false, c.refuse(bucketOutbox, p.key, fmt.Errorf("its number %d was never given out", x.Seq))
-		}
-		return true, errors.Join(c.expect(&x), c.settleChange(x))
+		return true, errors.Join(c.given(bucketOutbox, p.key, x.Seq, c.ledger.Change), c.expect(&x), c.settleChange(x))
 	})
+}
+
+// given checks that a record stands under its own number, and that this was given out: last is the last one that was.
+func (c *contents) given(bucket string, key []byte, number, last uint64) error {
+	if string(numberKey(number)) != string(key) || number == 0 || number > last {
+		return c.refuse(bucket, key, fmt.Errorf("its number %d was never given out", number))
+	}
+	return nil
 }
 
 // expect checks that the index has all entries of something, and counts them.

@@ -18,8 +18,8 @@ import (
 // names therefore stand in their order, which is that of every page. What a name says itself, its device and mostly its serial,
 // has no entry: the bucket of tokens is its index.
 //
-// The entries of a job, change or act end in its number instead, in 8 bytes: under one value they stand in the order of their
-// numbers. A job, change or act has one under its token, a cut-off another under its user. Cut-offs are also a list of their own,
+// The entries of a job, change, act or handover end in its number instead, in 8 bytes: under one value they stand in the order of
+// their numbers. A job, change or act has one under its token, a cut-off another under its user. Cut-offs are also a list of their own,
 // and so is what is parked: they are found however much else waits.
 //
 // The entry of a token that will expire is the kind, the time in 8 bytes, and the token's name: they stand in the order of time.
@@ -28,10 +28,12 @@ const (
 	kindChange = 'c'
 	kindExpiry = 'e'
 	kindFlag   = 'f'
+	kindGiven  = 'g' // handovers, by token
 	kindActs   = 'h' // the history of a token
 	kindJob    = 'j'
 	kindList   = 'l' // see the lists below
 	kindSerial = 'n' // only where it is not that of the name
+	kindPerson = 'p' // handovers, by who had the token and who got it
 	kindStatus = 's'
 	kindTenant = 't'
 	kindUser   = 'u'
@@ -55,6 +57,7 @@ const (
 	maxOwner       = 256
 	maxLabel       = 64 // batch and tenant
 	maxDescription = 1024
+	maxAddress     = 320 // RFC 5321 section 4.5.3.1: 64 of a local part, 255 of a domain, and the @
 	maxWords       = 64
 	maxWord        = 32
 )
@@ -109,6 +112,7 @@ func checkTexts(t, old Token) error {
 		{"batch", t.Batch, old.Batch, maxLabel},
 		{"tenant", t.Tenant, old.Tenant, maxLabel},
 		{"description", t.Description, old.Description, maxDescription},
+		{"address", t.Address, old.Address, maxAddress},
 	} {
 		switch {
 		case x.is == x.was: // also what came from an older format, which had no bounds
@@ -173,7 +177,7 @@ func (t *Token) indexKeys() [][]byte {
 	return keys
 }
 
-// indexed is a token, a job, a change, an act or an approval; nil has no entries and does not count.
+// indexed is a token or one of the records that belong to it; nil has no entries and does not count.
 type indexed interface {
 	indexKeys() [][]byte
 	tally(count func(name string))
@@ -268,6 +272,10 @@ type Counts struct {
 	Parked  int // those of them that wait for an officer
 
 	Approvals int // orders that wait for a second officer
+	Leavers   int // people whose tokens are to come back
+
+	Notices       int // mail that is not sent yet
+	NoticesParked int // that of it which waits for an officer
 }
 
 const (
@@ -281,13 +289,18 @@ const (
 	countParked  = "parked"
 
 	countApprovals = "approvals"
+	countLeavers   = "leavers"
+
+	countNotices       = "notices"
+	countNoticesParked = "notices parked"
 )
 
 // Counts says how much there is of what.
 func (tx *Tx) Counts() Counts {
 	n := tx.ledger.Counts
 	c := Counts{Tokens: n[countTokens], Status: map[Status]int{}, Stock: n[countStock], Stale: n[countStale], Jobs: n[countJobs],
-		Waiting: n[countWaiting], CutOffs: n[countCutOffs], Parked: n[countParked], Approvals: n[countApprovals]}
+		Waiting: n[countWaiting], CutOffs: n[countCutOffs], Parked: n[countParked], Approvals: n[countApprovals],
+		Leavers: n[countLeavers], Notices: n[countNotices], NoticesParked: n[countNoticesParked]}
 	for name, i := range n {
 		if s, ok := strings.CutPrefix(name, countStatus); ok {
 			c.Status[Status(s)] = i

@@ -28,13 +28,16 @@ type ledger struct {
 	Sum     sum               `json:"sum"`
 	Entries uint64            `json:"entries"` // in all buckets but meta
 	Header  [sha256.Size]byte `json:"header"`  // digest of the encoded header
-	Job     uint64            `json:"job"`     // the last number given out
-	Change  uint64            `json:"change"`  // the last number given out
-	Backup  uint64            `json:"backup"`  // the last number given out
-	// Approval is the last number given out.
-	Approval uint64         `json:"approval,omitempty"`
-	Trail    audit.Point    `json:"trail"`
-	Counts   map[string]int `json:"counts,omitempty"` // entries of the index by kind and value, where they are counted
+	Job     uint64            `json:"job"`     // the last number given out; so are those up to Notice
+	Change  uint64            `json:"change"`
+	Backup  uint64            `json:"backup"`
+
+	Approval uint64 `json:"approval,omitempty"`
+	Handover uint64 `json:"handover,omitempty"`
+	Notice   uint64 `json:"notice,omitempty"`
+
+	Trail  audit.Point    `json:"trail"`
+	Counts map[string]int `json:"counts,omitempty"` // entries of the index by kind and value, where they are counted
 	// Shred is when the first seed was dropped that older pages of the file still hold; zero if there is none.
 	Shred time.Time `json:"shred,omitzero"`
 	// Destroyed counts the seeds that were ever taken out: backups of before still hold them.

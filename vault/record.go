@@ -67,6 +67,14 @@ type Token struct {
 	Tenant      string `json:"tenant,omitempty"`      // empty for the only one
 	Description string `json:"description,omitempty"` // an officer's words
 
+	Address string `json:"address,omitempty"` // where its codes are sent, if it is one whose codes are sent
+
+	// ReseedDue says that it was taken from its owner while the device was not at hand: whoever has that has the seed. A fresh
+	// seed, once verified, ends it.
+	ReseedDue  bool           `json:"reseed_due,omitempty"`
+	Replaces   device.TokenID `json:"replaces,omitempty"`    // the token in whose place it came
+	ReplacedBy device.TokenID `json:"replaced_by,omitempty"` // the one that came in its place
+
 	Expires time.Time `json:"expires,omitzero"` // from then on it is refused; zero: never
 	Loss    Loss      `json:"loss,omitzero"`    // of a compromised token
 	Wiped   time.Time `json:"wiped,omitzero"`   // when a compromised token was erased on its device
@@ -114,6 +122,7 @@ type Change struct {
 	Counter    uint64         `json:"counter"` // the next moving factor when the change was made
 	Digits     int            `json:"digits"`
 	Created    time.Time      `json:"created"`
+	After      uint64         `json:"after,omitempty"` // the Seq of a change, of whatever token, that has to be confirmed first
 	Attempts   int            `json:"attempts"`
 	NotBefore  time.Time      `json:"not_before,omitzero"` // backoff: no attempt earlier
 	Parked     bool           `json:"parked,omitempty"`    // waits for an officer; holds back its token, and those who depend on it

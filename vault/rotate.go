@@ -174,7 +174,7 @@ func copyAll(old *Tx, in commit) error {
 	return in(func(tx *Tx) error {
 		was := old.ledger.clone()
 		tx.ledger.Job, tx.ledger.Change, tx.ledger.Backup = was.Job, was.Change, was.Backup
-		tx.ledger.Approval = was.Approval
+		tx.ledger.Approval, tx.ledger.Handover, tx.ledger.Notice = was.Approval, was.Handover, was.Notice
 		tx.ledger.Trail, tx.ledger.Shred, tx.ledger.Destroyed, tx.ledger.Counts = was.Trail, was.Shred, was.Destroyed, was.Counts
 		return nil
 	})

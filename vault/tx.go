@@ -29,6 +29,9 @@ const (
 
 	bucketTombstones = "tombstones" // what is left of deleted tokens
 	bucketApprovals  = "approvals"  // orders that wait for a second officer
+	bucketHandovers  = "handovers"  // which token was given to whom
+	bucketLeavers    = "leavers"    // whose tokens are to come back
+	bucketNotices    = "notices"    // mail that is not sent yet
 
 	keyHeader = "header"
 	keyLedger = "ledger"
@@ -36,11 +39,13 @@ const (
 
 var buckets = []string{
 	bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox, bucketIndex, bucketAudit, bucketSeen, bucketBackup, bucketSystem,
-	bucketTombstones, bucketApprovals,
+	bucketTombstones, bucketApprovals, bucketHandovers, bucketLeavers, bucketNotices,
 }
 
 // lateBuckets are missing in vaults that an earlier version has made: see upgrade.
-var lateBuckets = map[string]bool{bucketTombstones: true, bucketApprovals: true}
+var lateBuckets = map[string]bool{
+	bucketTombstones: true, bucketApprovals: true, bucketHandovers: true, bucketLeavers: true, bucketNotices: true,
+}
 
 // secretBuckets hold sealed values; index entries have none; all others are records.
 var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true}
