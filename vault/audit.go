@@ -92,17 +92,9 @@ func (tx *Tx) AuditKey() audit.Key { return tx.s.header().AuditKey }
 
 // Head signs the audit trail up to its last entry.
 func (tx *Tx) Head() (audit.Head, error) {
-	seed, ok, err := tx.unseal(bucketSystem, []byte(keyAudit))
-	if err != nil {
-		return audit.Head{}, err
-	}
-	if !ok {
-		return audit.Head{}, corrupt("%s has lost the key of its audit trail", tx.s.path)
-	}
-	defer seed.Wipe()
-	defer forgetSoon()
 	h := audit.Head{Vault: tx.s.header().Trail, Point: tx.ledger.Trail, Epoch: tx.ledger.Epoch, Counter: tx.counter, Time: time.Now().UTC()}
-	return h.Sign(seed)
+	err := tx.withAuditSeed(func(seed secret.Secret) (err error) { h, err = h.Sign(seed); return err })
+	return h, err
 }
 
 // ExportAudit writes the audit trail from an entry on, to be verified with the public key alone.

@@ -45,7 +45,7 @@ func stocked(t testing.TB, code string) (*vault.Vault, *vaulttest.Chip) {
 		}
 		errs = append(errs, tx.PutJob(&vault.Job{Kind: "enroll", Token: bob, Params: []byte(`{"digits":6}`)}), tx.Audit(audit.Act{Action: "fill", Object: string(alice), Outcome: "done"}),
 			put(tx, gone, []byte("seed of "+gone)), tx.Bury(vault.Tombstone{ID: gone, Officer: "olga", Reason: "scrapped"}),
-			tx.PutApproval(&vault.Approval{Action: "delete", Object: string(alice), Expires: time.Now().Add(time.Hour)}))
+			tx.PutApproval(&vault.Approval{Action: "delete", Object: string(alice), Expires: time.Now().Add(time.Hour)}), custody(tx, alice, gone))
 		return errors.Join(errs...)
 	})
 	return v, chip

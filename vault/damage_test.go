@@ -64,8 +64,12 @@ func contents(v *vault.Vault) (out string, err error) {
 		approvals, aerr := tx.Approvals()
 		buried, _, gerr := tx.Tombstone(gone)
 		history, herr := tx.History(alice, 0, 0)
-		out += fmt.Sprintf("%+v\n%+v\n%+v\n%+v %+v\n", jobs, buried, history, changes, approvals) // see kept
-		return errors.Join(err, aerr, gerr, herr)
+		leavers, lerr := tx.Leavers()
+		notices, nerr := tx.Notices(0, 0)
+		given, terr := tx.HandoversOf(gone, 0, 0)
+		theirs, uerr := tx.HandoversOfUser("bob", 0, 0)
+		out += fmt.Sprintf("%+v\n%+v\n%+v\n%+v %+v %+v\n%+v %+v %+v\n", jobs, buried, history, leavers, given, theirs, changes, approvals, notices) // see kept
+		return errors.Join(err, aerr, gerr, herr, lerr, nerr, terr, uerr)
 	})
 	return out, err
 }

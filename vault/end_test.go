@@ -259,11 +259,15 @@ func TestCheckOfTombstonesAndApprovals(t *testing.T) {
 		"a tombstone of the living": func(tx *vault.Tx) error { return tx.PutTombstone(alice, vault.Tombstone{ID: alice, Generation: 1}) },
 		"an approval of another":    func(tx *vault.Tx) error { return tx.PutApprovalAt(1, vault.Approval{ID: 2, Expires: later}) },
 		"an approval never given":   func(tx *vault.Tx) error { return tx.PutApprovalAt(2, vault.Approval{ID: 2, Expires: later}) },
+		"a leaver of another name":  func(tx *vault.Tx) error { return tx.PutRecord("leavers", []byte("eve"), vault.Leaver{User: "alice"}) },
+		"a notice never given":      func(tx *vault.Tx) error { return tx.PutRecord("notices", number(2), vault.Notice{ID: 2}) },
+		"a handover never given":    func(tx *vault.Tx) error { return tx.PutRecord("handovers", number(2), vault.Handover{ID: 2, Act: 1}) },
+		"a handover of no act":      func(tx *vault.Tx) error { return tx.PutRecord("handovers", number(1), vault.Handover{ID: 1, Act: 99}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := vaulttest.New(t)
 			update(t, v, func(tx *vault.Tx) error {
-				return errors.Join(put(tx, alice, []byte("s")), tx.PutApproval(&vault.Approval{Action: "a", Expires: later}), tx.DeleteApproval(1))
+				return errors.Join(put(tx, alice, []byte("s")), tx.PutApproval(&vault.Approval{Action: "a", Expires: later}), tx.DeleteApproval(1), custody(tx, alice, gone))
 			})
 			if err := v.Check(); err != nil {
 				t.Fatal(err)
@@ -366,6 +370,16 @@ func TestAstrayEntriesOfActsAndEnds(t *testing.T) {
 		"an act that is none": {
 			func(tx *vault.Tx) error { return tx.PutNumbered('h', string(alice), 99) },
 			func(tx *vault.Tx) error { _, err := tx.History(alice, 0, 0); return err },
+		},
+		"a handover of another": {
+			func(tx *vault.Tx) error {
+				return errors.Join(custody(tx, alice, gone), tx.PutNumbered('g', string(bob), 1))
+			},
+			func(tx *vault.Tx) error { _, err := tx.HandoversOf(bob, 0, 0); return err },
+		},
+		"a handover that is none": {
+			func(tx *vault.Tx) error { return tx.PutNumbered('p', "alice", 9) },
+			func(tx *vault.Tx) error { _, err := tx.HandoversOfUser("Alice", 0, 0); return err },
 		},
 		"no number": {
 			func(tx *vault.Tx) error { return tx.PutIndexed('h', string(alice), "x") },

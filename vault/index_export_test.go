@@ -68,3 +68,9 @@ func (tx *Tx) PutApprovalAt(n uint64, a Approval) error {
 	tx.ledger.Counts[countApprovals]++
 	return tx.store(bucketApprovals, numberKey(n), a)
 }
+
+// PutRecord stores a record under a key, whatever it says.
+func (tx *Tx) PutRecord(bucket string, key []byte, rec any) error {
+	tx.weigh(light)
+	return tx.store(bucket, key, rec)
+}

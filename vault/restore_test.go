@@ -128,8 +128,11 @@ func checkStale(t *testing.T, v *vault.Vault) {
 		if !a.Stale || !b.Stale || tx.Counts().Stale != 2 {
 			t.Errorf("stale: %v, %v, %d counted", a.Stale, b.Stale, tx.Counts().Stale)
 		}
-		if n := tx.Counts().Approvals; n != 0 {
-			t.Errorf("%d orders still wait for a second officer", n)
+		if n := tx.Counts(); n.Approvals != 0 || n.Notices != 0 || n.Leavers != 1 {
+			t.Errorf("of a backup with one each: %d orders wait for a second officer, %d notices wait, there are %d leavers", n.Approvals, n.Notices, n.Leavers)
+		}
+		if given, err := tx.HandoversOf(alice, 0, 0); err != nil || len(given) != 1 || given[0].To != "bob" {
+			t.Errorf("%+v, %v", given, err)
 		}
 		changes, err := tx.ChangesFrom(0, 0)
 		for _, c := range changes {

@@ -76,7 +76,8 @@ func filled(t testing.TB, tokens int) string {
 			err = errors.Join(put(tx, id, []byte("seed of "+id)), err,
 				tx.PutJob(&vault.Job{Kind: "enroll", Token: id, Params: []byte(`{"digits":6}`)}), tx.Audit(vault.Done(officer.Officer, "enroll", id, "")))
 			err = errors.Join(err, put(tx, gone, []byte("seed of "+gone)), tx.Bury(vault.Tombstone{ID: gone, Officer: "olga", Reason: "scrapped"}),
-				tx.PutApproval(&vault.Approval{Action: "delete", Object: string(id), Request: []byte(`{"action":"delete"}`), Expires: time.Now().Add(time.Hour)}))
+				tx.PutApproval(&vault.Approval{Action: "delete", Object: string(id), Request: []byte(`{"action":"delete"}`), Expires: time.Now().Add(time.Hour)}),
+				custody(tx, id, gone))
 			if err != nil {
 				return err
 			}
@@ -90,6 +91,16 @@ func filled(t testing.TB, tokens int) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// custody leaves a record of each kind that outlives what it tells of: another token than id came in its place.
+func custody(tx *vault.Tx, id, old device.TokenID) error {
+	return errors.Join(
+		tx.Audit(vault.Done(officer.Officer, "reissue", id, "bob")),
+		tx.PutHandover(&vault.Handover{Kind: vault.Replaced, Token: id, Old: old, From: "alice", To: "bob", Proof: vault.Proof{Codes: 2, Generation: 1}}),
+		tx.PutLeaver(vault.Leaver{User: "leaver of " + string(id), Deadline: time.Now().Add(time.Hour), Items: []vault.LeaverItem{{Token: id, State: vault.Open}}}),
+		tx.PutNotice(&vault.Notice{Kind: "reissued", User: "alice", Token: id}),
+	)
 }
 
 // created makes a vault and opens it.
