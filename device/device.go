@@ -14,66 +14,6 @@ import (
 	"strings"
 )
 
-// Serial is the decimal serial number printed on a YubiKey.
-type Serial uint32
-
-func (s Serial) String() string { return strconv.FormatUint(uint64(s), 10) }
-
-// ID names one physical device: "yk-12345678".
-type ID string
-
-// YubiKeyID names the YubiKey with serial s.
-func YubiKeyID(s Serial) ID { return ID("yk-" + s.String()) }
-
-// Serial returns the number inside a YubiKey's ID; false if the ID is of another family.
-func (id ID) Serial() (Serial, bool) {
-	n, ok := strings.CutPrefix(string(id), "yk-")
-	if !ok {
-		return 0, false
-	}
-	v, err := strconv.ParseUint(n, 10, 32)
-	return Serial(v), err == nil
-}
-
-// TokenID names one authenticator on one device: "yk-12345678/otp2".
-type TokenID string
-
-// SlotToken names the OTP slot (1 or 2) of a YubiKey.
-func SlotToken(id ID, slot int) TokenID { return TokenID(string(id) + "/otp" + strconv.Itoa(slot)) }
-
-// ParseTokenID checks the form of a token's name.
-func ParseTokenID(s string) (TokenID, error) {
-	id := TokenID(s)
-	if n, ok := id.Device().Serial(); ok && id.Slot() != 0 && id == SlotToken(YubiKeyID(n), id.Slot()) {
-		return id, nil
-	}
-	return "", fmt.Errorf("%q is not a token: tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2", s)
-}
-
-// Device returns the device that carries the token.
-func (t TokenID) Device() ID {
-	d, _, _ := strings.Cut(string(t), "/")
-	return ID(d)
-}
-
-// Slot returns the OTP slot of the token, or 0 if it is not an OTP slot.
-func (t TokenID) Slot() int {
-	_, app, _ := strings.Cut(string(t), "/")
-	switch app {
-	case "otp1":
-		return 1
-	case "otp2":
-		return 2
-	}
-	return 0
-}
-
-// Central is the token's name in central services, which do not take slashes: "YK12345678-2".
-func (t TokenID) Central() string {
-	s, _ := t.Device().Serial()
-	return fmt.Sprintf("YK%s-%d", s, t.Slot())
-}
-
 // Version is a firmware version.
 type Version struct {
 	Major uint8 `json:"major"`

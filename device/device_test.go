@@ -8,43 +8,6 @@ import (
 	"tokendesk/vault/secret"
 )
 
-func TestTokenNames(t *testing.T) {
-	id, err := device.ParseTokenID("yk-12345678/otp2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	serial, ok := id.Device().Serial()
-	if id.Device() != "yk-12345678" || id.Slot() != 2 || id.Central() != "YK12345678-2" || serial != 12345678 || !ok {
-		t.Errorf("%s, slot %d, %s, %d", id.Device(), id.Slot(), id.Central(), serial)
-	}
-	if id != device.SlotToken(device.YubiKeyID(12345678), 2) {
-		t.Error("built and parsed names differ")
-	}
-	for _, wrong := range []string{
-		"", "yk-12345678", "yk-12345678/", "yk-12345678/otp3", "yk-12345678/otp2 ", "yk-0123/otp1", "yk-4294967296/otp1", "yk-99999999999/otp1",
-		"nk-1/otp1", "yk-/otp1", "yk-1/otp1\n", "../yk-1/otp1", "yk-1/otp1/otp2",
-	} {
-		if id, err := device.ParseTokenID(wrong); err == nil {
-			t.Errorf("%q is taken as %s", wrong, id)
-		}
-	}
-}
-
-func FuzzParseTokenID(f *testing.F) {
-	f.Add("yk-12345678/otp2")
-	f.Add("yk-4294967295/otp1")
-	f.Fuzz(func(t *testing.T, s string) {
-		id, err := device.ParseTokenID(s)
-		if err != nil {
-			return
-		}
-		serial, ok := id.Device().Serial()
-		if !ok || device.SlotToken(device.YubiKeyID(serial), id.Slot()) != id || string(id) != s {
-			t.Errorf("%q became %s", s, id)
-		}
-	})
-}
-
 func TestVersion(t *testing.T) {
 	order := []string{"1.3.9", "2.0.0", "2.1.0", "2.1.1", "5.2.7", "5.4.3", "5.10.0"}
 	for i, a := range order {

@@ -120,13 +120,8 @@ func (r *Runner) last(tx *vault.Tx, user string, there census) (string, error) {
 
 // known tells whether a name of the central service is that of a token of this desk, also of one that was deleted.
 func known(tx *vault.Tx, central string) (bool, error) {
-	var serial device.Serial
-	var slot int
-	if _, err := fmt.Sscanf(strings.ToUpper(central), "YK%d-%d", &serial, &slot); err != nil {
-		return false, nil
-	}
-	id := device.SlotToken(device.YubiKeyID(serial), slot)
-	if !strings.EqualFold(id.Central(), central) {
+	id, ok := device.ParseCentral(central)
+	if !ok {
 		return false, nil
 	}
 	_, err := tx.Token(id)

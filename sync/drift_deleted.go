@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"tokendesk/device"
 	"tokendesk/vault"
 )
 
@@ -30,7 +31,7 @@ func (r Row) generation() int {
 // strange is the row of a token that was not in the vault when the others were read.
 func (d *Drift) strange(central string, there []ProviderSide) (Row, error) {
 	r := Row{Central: central, There: there}
-	id, ok := tokenNamed(central)
+	id, ok := device.ParseCentral(central)
 	if !ok {
 		r.Differences = unknown(there)
 		return r, nil

@@ -91,7 +91,7 @@ func (v *UserView) add(tx *vault.Tx, central string) error {
 		return nil
 	}
 	u := UserToken{Central: central}
-	if id, ok := tokenNamed(central); ok {
+	if id, ok := device.ParseCentral(central); ok {
 		u.Token = id
 		r := Row{Token: id}
 		if err := r.look(tx); err != nil {

@@ -101,7 +101,7 @@ func (p *reading) takePart(page []Reading) error {
 
 // judge compares a Reading with what is known of its token.
 func (p *reading) judge(tx *vault.Tx, r Reading, now time.Time) (f finding, err error) {
-	id, ok := tokenNamed(r.Central)
+	id, ok := device.ParseCentral(r.Central)
 	if !ok {
 		return finding{unknown: true}, nil
 	}
@@ -239,16 +239,6 @@ func isAwaiting(tx *vault.Tx, t vault.Token) (bool, error) {
 	return slices.ContainsFunc(waiting, func(c vault.Change) bool {
 		return c.Kind == vault.Put && c.Generation == t.Generation
 	}), err
-}
-
-// tokenNamed is the token with a central name, in any case of letters, as directories compare names.
-func tokenNamed(central string) (device.TokenID, bool) {
-	number, slot, ok := strings.Cut(central, "-")
-	if !ok || len(number) < 3 {
-		return "", false
-	}
-	id, err := device.ParseTokenID("yk-" + number[2:] + "/otp" + slot)
-	return id, err == nil && strings.EqualFold(id.Central(), central)
 }
 
 func latest(a, b time.Time) time.Time {

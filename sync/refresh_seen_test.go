@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"tokendesk/device"
 )
 
 func TestSeenIsKept(t *testing.T) {
@@ -111,19 +109,4 @@ func FuzzParseSeen(f *testing.F) {
 			t.Fatalf("%q does not settle: %+v, %+v", text, again, twice)
 		}
 	})
-}
-
-func TestTokenNamed(t *testing.T) {
-	for _, id := range []device.TokenID{"yk-1/otp1", "yk-12345678/otp2", "yk-0/otp1"} {
-		for _, name := range []string{id.Central(), strings.ToLower(id.Central())} {
-			if got, ok := tokenNamed(name); !ok || got != id {
-				t.Errorf("%s is %s, %t", name, got, ok)
-			}
-		}
-	}
-	for _, wrong := range []string{"", "YK", "YK-1", "YK1", "YK1-", "YK1-3", "XX1-1", "YK01-1", "YK1-1-1", "hotp6", "YK99999999999-1", "ÿ1-1"} {
-		if id, ok := tokenNamed(wrong); ok {
-			t.Errorf("%q is taken for %s", wrong, id)
-		}
-	}
 }

@@ -129,8 +129,11 @@ type query struct {
 }
 
 func (q *query) run() error {
-	if q.filter.Device != "" {
-		q.within = []byte(q.filter.Device + "/")
+	if d := q.filter.Device; d != "" {
+		if id, err := device.ParseTokenID(string(d)); err == nil {
+			return q.single(id)
+		}
+		q.within = []byte(d + "/")
 	}
 	q.at = q.within
 	if after := string(q.filter.After) + "\x00"; q.filter.After != "" && after > string(q.at) {
@@ -153,6 +156,18 @@ func (q *query) run() error {
 		exact, d = append(exact, &union{sources: text}), sure
 	}
 	_, err := q.walk(exact, d)
+	return err
+}
+
+// single adds the one token of a device that is a token itself to the page.
+func (q *query) single(id device.TokenID) error {
+	t, err := q.tx.Token(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err == nil && id > q.filter.After && q.filter.matches(&t) && q.filter.matchesText(&t) {
+		q.page = append(q.page, t)
+	}
 	return err
 }
 

@@ -32,6 +32,9 @@ func inventory(r *rand.Rand, n int) []vault.Token {
 			ID: device.SlotToken(device.YubiKeyID(serial), 1+r.IntN(2)), Status: pick(r, someStatuses), Owner: pick(r, someOwners),
 			Batch: pick(r, someLabels), Tenant: pick(r, someLabels), Stale: r.IntN(9) == 0,
 		}
+		if r.IntN(5) == 0 { // a device that is one token itself
+			t.ID = device.TokenID(pick(r, []device.Family{device.Fob, device.Mail, device.Phone})) + device.TokenID("-"+serial.String())
+		}
 		switch r.IntN(4) {
 		case 0:
 			t.Serial = serial
@@ -78,7 +81,8 @@ func selects(f vault.Filter, t vault.Token) bool {
 }
 
 func saysText(text string, t vault.Token) bool {
-	said := []string{string(t.ID), strings.TrimPrefix(string(t.ID), "yk-"), t.Owner}
+	_, number, _ := strings.Cut(string(t.ID), "-")
+	said := []string{string(t.ID), number, t.Owner}
 	if t.Serial != 0 {
 		said = append(said, t.Serial.String())
 	}

@@ -63,3 +63,7 @@ func (k Key) VerifyText(kind Kind, text []byte, s Signature) error {
 func statement(kind Kind, k Key, text []byte) frame {
 	return frame(nil).text(string(kind)).text(string(k[:])).text(string(text))
 }
+
+// Plain is a text as an entry would hold it: without what could act on a terminal or change how the rest of a line reads, and cut
+// to limit bytes.
+func Plain(s string, limit int) string { return clean(s, limit) }

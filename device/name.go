@@ -1,0 +1,128 @@
+package device
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Serial is the decimal serial number printed on a YubiKey.
+type Serial uint32
+
+func (s Serial) String() string { return strconv.FormatUint(uint64(s), 10) }
+
+// ID names one physical device, by its family and its number there: "yk-12345678".
+type ID string
+
+// Family is what a device's name begins with.
+type Family string
+
+// Families. All but the first are devices that are one token themselves.
+const (
+	YubiKey Family = "yk"
+	Fob     Family = "fob"   // it has come with its seed, which cannot be replaced
+	Mail    Family = "mail"  // a mailbox, to which codes are sent
+	Phone   Family = "phone" // a telephone, to which codes are sent
+)
+
+// MaxFobSerial is how long the serial of a fob can be, in bytes.
+const MaxFobSerial = 20
+
+// YubiKeyID names the YubiKey with serial s.
+func YubiKeyID(s Serial) ID { return ID("yk-" + s.String()) }
+
+// Family returns the family of a device.
+func (id ID) Family() Family {
+	family, _, _ := strings.Cut(string(id), "-")
+	return Family(family)
+}
+
+// Serial returns the number inside a YubiKey's ID; false if the ID is of another family.
+func (id ID) Serial() (Serial, bool) {
+	n, ok := strings.CutPrefix(string(id), "yk-")
+	if !ok {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(n, 10, 32)
+	return Serial(v), err == nil
+}
+
+// TokenID names one authenticator on one device: "yk-12345678/otp2". A device that is one token itself has its name:
+// "fob-2308001".
+type TokenID string
+
+// SlotToken names the OTP slot (1 or 2) of a YubiKey.
+func SlotToken(id ID, slot int) TokenID { return TokenID(string(id) + "/otp" + strconv.Itoa(slot)) }
+
+// FobToken names the fob with a serial, in which the case of letters does not matter.
+func FobToken(serial string) (TokenID, error) {
+	return ParseTokenID("fob-" + strings.ToLower(serial))
+}
+
+// ParseTokenID checks the form of a token's name.
+func ParseTokenID(s string) (TokenID, error) {
+	id, number := TokenID(s), s[strings.IndexByte(s, '-')+1:]
+	ok := false
+	switch id.Device().Family() {
+	case YubiKey:
+		var n Serial
+		n, ok = id.Device().Serial()
+		ok = ok && id.Slot() != 0 && id == SlotToken(YubiKeyID(n), id.Slot())
+	case Fob:
+		ok = number != "" && len(number) <= MaxFobSerial && strings.Trim(number, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
+	case Mail, Phone:
+		n, err := strconv.ParseUint(number, 10, 32)
+		ok = err == nil && strconv.FormatUint(n, 10) == number
+	}
+	if !ok {
+		return "", fmt.Errorf("%q is not a token: tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2, or as the device, for example fob-2308001", s)
+	}
+	return id, nil
+}
+
+// Device returns the device that carries the token.
+func (t TokenID) Device() ID {
+	d, _, _ := strings.Cut(string(t), "/")
+	return ID(d)
+}
+
+// Slot returns the OTP slot of the token, or 0 if it is not an OTP slot.
+func (t TokenID) Slot() int {
+	_, app, _ := strings.Cut(string(t), "/")
+	switch app {
+	case "otp1":
+		return 1
+	case "otp2":
+		return 2
+	}
+	return 0
+}
+
+// Central is the token's name in central services, which do not take slashes: "YK12345678-2", "FOB2308001". It is empty for
+// tokens that those are not told of: nobody but them sends codes.
+func (t TokenID) Central() string {
+	number := string(t.Device()[strings.IndexByte(string(t), '-')+1:])
+	switch t.Device().Family() {
+	case YubiKey:
+		return fmt.Sprintf("YK%s-%d", number, t.Slot())
+	case Fob:
+		return "FOB" + strings.ToUpper(number)
+	}
+	return ""
+}
+
+// ParseCentral returns the token with a name in central services, in any case of letters, as directories compare names.
+func ParseCentral(name string) (TokenID, bool) {
+	var id TokenID
+	var err error
+	switch upper := strings.ToUpper(name); {
+	case strings.HasPrefix(upper, "YK"):
+		number, slot, _ := strings.Cut(upper[2:], "-")
+		id, err = ParseTokenID("yk-" + number + "/otp" + slot)
+	case strings.HasPrefix(upper, "FOB"):
+		id, err = FobToken(upper[3:])
+	default:
+		return "", false
+	}
+	return id, err == nil && strings.EqualFold(id.Central(), name)
+}
