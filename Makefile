@@ -12,6 +12,7 @@ DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_T
 	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes \
 	man-db:whether_the_manual_page_is_one \
 	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files xz-utils:its_package udev:its_device_manager \
+	exim4-daemon-light:a_mail_server,_which_takes_the_notices \
 	iproute2:network_namespaces,_for_the_chaos_run tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold
 
 # stage NAME COMMAND runs a command and says how long it took.
@@ -35,7 +36,7 @@ deps: ## install the Debian packages that are missing
 	if [ ! -e $$policy ]; then mine=1; printf '#!/bin/sh\nexit 101\n' | $$root tee $$policy >/dev/null; $$root chmod 755 $$policy; fi; \
 	trap '[ -z "$$mine" ] || $$root rm -f '$$policy EXIT; \
 	$$root apt-get update -qq; \
-	DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing >/dev/null
+	DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends --no-remove -o DPkg::Lock::Timeout=300 $$missing >/dev/null
 
 .PHONY: build
 build: deps ## build the three programs into .bin

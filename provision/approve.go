@@ -130,8 +130,8 @@ func (r *Runner) Approve(ctx context.Context, by audit.Officer, id uint64) (toke
 		if err != nil {
 			return err
 		}
-		tokens, changes, err = d.carryOut(tx, a.By, fmt.Sprintf("approval %d, by %s (uid %d)", id, by.Name, by.UID))
-		return errors.Join(err, tx.DeleteApproval(id), tx.Audit(end(by, a, "approve")))
+		tokens, changes, err = r.carryOut(tx, d, a.By, fmt.Sprintf("approval %d, by %s (uid %d)", id, by.Name, by.UID))
+		return errors.Join(err, r.notifyAll(tx, d), tx.DeleteApproval(id), tx.Audit(end(by, a, "approve")))
 	})
 	if err == nil || errors.Is(err, vault.ErrUnanchored) { // which is recorded all the same
 		r.wake()

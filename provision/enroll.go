@@ -16,6 +16,7 @@ import (
 type Enrollment struct {
 	Token        device.TokenID
 	User         string // empty: enroll as stock
+	Tenant       string // whose it is; empty: the desk's
 	Digits       int    // 6 or 8
 	StartCounter uint64 // a multiple of 16
 	Identifier   bool   // have the key type its identifier before each code
@@ -33,7 +34,7 @@ func enrollPlan() []step {
 		{name: "seal", done: "seed and access code sealed in the vault", commit: sealFirst},
 		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, repeat: true, act: verify, commit: activate},
-		{name: "assign", done: "recorded, and left for the central service", commit: assign},
+		{name: "assign", done: "recorded, and left for the central service", commit: assign, gives: true},
 	}
 }
 
@@ -78,7 +79,7 @@ func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tel
 		return nil, refuse("enroll it without", "serial %s does not fit into the 8 digits of a token identifier", state.Serial)
 	}
 	return r.begin(ctx, planEnroll, by, e.Token, params{
-		User: e.User, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter, Typed: e.Typed,
+		User: e.User, Tenant: e.Tenant, Digits: e.Digits, StartCounter: e.StartCounter, Identifier: e.Identifier, Enter: e.Enter, Typed: e.Typed,
 		Generation: generation, Serial: state.Serial, Firmware: state.Firmware, Emulated: emulated,
 		Occupied: state.Configured,
 	}, tell)
@@ -115,7 +116,7 @@ func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
 	p := w.params
 	err := tx.PutToken(vault.Token{
 		ID: w.job.Token, Serial: p.Serial, Firmware: p.Firmware, Status: vault.Pending, Digits: p.Digits,
-		Identifier: p.Identifier, Enter: p.Enter, Counter: p.StartCounter, Emulated: p.Emulated, Created: now,
+		Identifier: p.Identifier, Enter: p.Enter, Counter: p.StartCounter, Tenant: p.Tenant, Emulated: p.Emulated, Created: now,
 	})
 	if err != nil {
 		return err

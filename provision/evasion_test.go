@@ -25,7 +25,7 @@ func TestWaysAroundTheLastTokenRule(t *testing.T) {
 		b := newBench(t)
 		b.enrolled(slot2, "alice")
 		ctx, stop := context.WithCancel(t.Context())
-		_, err := b.Reseed(ctx, officer, slot2, func(p provision.Progress) {
+		_, err := b.Reseed(ctx, officer, slot2, "", func(p provision.Progress) {
 			if p.Step == "seal" {
 				stop()
 			}

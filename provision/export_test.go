@@ -1,6 +1,10 @@
 package provision
 
-import "slices"
+import (
+	"slices"
+
+	"tokendesk/vault/secret"
+)
 
 // Next is the step at which a job of a plan stands once step i is committed.
 func Next(plan string, i int) int { return next(plans()[plan], i) }
@@ -18,9 +22,12 @@ func Mutate(change func([]Rule)) (restore func()) {
 
 // Forbid takes an action from the type of all tokens until restore is called.
 func Forbid(a Action) (restore func()) {
-	before := yubikeyHOTP
-	yubikeyHOTP.Actions = slices.DeleteFunc(slices.Clone(before.Actions), func(b Action) bool { return a == b })
-	return func() { yubikeyHOTP = before }
+	before := types
+	types = slices.Clone(types)
+	for i := range types {
+		types[i].Actions = slices.DeleteFunc(slices.Clone(types[i].Actions), func(b Action) bool { return a == b })
+	}
+	return func() { types = before }
 }
 
 // Unclaimed tells whether nobody has a claim to anything.
@@ -28,4 +35,9 @@ func (r *Runner) Unclaimed() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.busy) == 0
+}
+
+// Prove checks codes of 6 digits against a seed from its first counter on, and the one before.
+func Prove(seed, old secret.Secret, codes []string) (next uint64, ok bool, err error) {
+	return proof{seed: seed, digits: 6, old: old}.check(codes)
 }

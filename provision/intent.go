@@ -49,7 +49,12 @@ func (r *Runner) ask(ctx context.Context, o *Order) (there census, release func(
 	}
 	release = func() {}
 	if o.User != "" {
-		if o.User, release, err = r.checkUser(ctx, o.User); err != nil {
+		if TypeOf(o.Tokens[0]).Sent {
+			o.User, err = r.findUser(ctx, o.User)
+		} else {
+			o.User, release, err = r.checkUser(ctx, o.User)
+		}
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -86,6 +91,11 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 		if o.Action == ActEnable && !t.Expires.IsZero() && !t.Expires.After(time.Now()) {
 			return d, refuse(fmt.Sprintf("give it more time first: tokendesk edit %s --expires DATE", t.ID), "the time of %s ended on %s", t.ID, t.Expires.Local().Format("2006-01-02"))
 		}
+		if o.Address != nil {
+			if err := checkAddress(TypeOf(id).Code, *o.Address); err != nil {
+				return d, err
+			}
+		}
 		if t.Status == vault.Compromised && o.Expires != nil {
 			return d, refuse("its description can be changed", "%s is compromised (%s); it never comes back", t.ID, t.Loss.Kind)
 		}
@@ -99,6 +109,11 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 		e := effectOf(t, rule, o.User)
 		if ends(t, o, time.Now()) {
 			e.Until = o.Expires
+		}
+		if o.Action == ActAssign && t.ReseedDue {
+			if e.Warning, err = dueWarning(tx, t); err != nil {
+				return d, err
+			}
 		}
 		d.Effects = append(d.Effects, e)
 	}
@@ -130,7 +145,7 @@ func effectOf(t vault.Token, rule Rule, user string) Effect {
 		e.NewOwner = user
 	}
 	for _, kind := range rule.Pushes {
-		if kind != vault.Unassign || t.Owner != "" {
+		if (kind != vault.Unassign || t.Owner != "") && !TypeOf(t.ID).Sent {
 			e.Pushes = append(e.Pushes, kind)
 		}
 	}
@@ -188,7 +203,7 @@ func explained(act audit.Act, approved, words string) audit.Act {
 }
 
 // carryOut does what was intended, in the transaction in which it was. Approved names the officer who has agreed, if one had to.
-func (d drawn) carryOut(tx *vault.Tx, by audit.Officer, approved string) (tokens []vault.Token, changes []vault.Change, err error) {
+func (r *Runner) carryOut(tx *vault.Tx, d drawn, by audit.Officer, approved string) (tokens []vault.Token, changes []vault.Change, err error) {
 	words := d.Order.reason()
 	for i, t := range d.tokens {
 		e := d.Effects[i]
@@ -198,7 +213,7 @@ func (d drawn) carryOut(tx *vault.Tx, by audit.Officer, approved string) (tokens
 		if d.rules[i].Gone {
 			err = tx.Bury(vault.Tombstone{ID: t.ID, Owner: t.Owner, Status: t.Status, Officer: by.Name, Reason: words})
 		} else {
-			d.alter(&t, e)
+			r.alter(d, &t, e)
 			err = tx.PutToken(t)
 		}
 		if err != nil {
@@ -218,6 +233,12 @@ func (d drawn) carryOut(tx *vault.Tx, by audit.Officer, approved string) (tokens
 		if err := tx.Audit(explained(vault.Done(by, string(d.Order.Action), t.ID, user), approved, words)); err != nil {
 			return nil, nil, err
 		}
+		if d.Order.Action == ActAssign {
+			h := vault.Handover{Kind: vault.Assigned, To: t.Owner, Reason: words}
+			if err := hand(tx, h, t, by); err != nil {
+				return nil, nil, err
+			}
+		}
 		tokens = append(tokens, t)
 	}
 	return tokens, changes, nil
@@ -232,10 +253,22 @@ func concerned(kind vault.ChangeKind, e Effect) string {
 }
 
 // alter makes a token what the order says.
-func (d drawn) alter(t *vault.Token, e Effect) {
+func (r *Runner) alter(d drawn, t *vault.Token, e Effect) {
 	t.Status, t.Owner = e.To, e.NewOwner
+	switch d.Order.Action {
+	case ActUnassign:
+		t.ReseedDue = t.ReseedDue || reseedable(t.ID) && !r.atHand(t.ID)
+	case ActAssign:
+		t.Replaces, t.ReplacedBy = "", "" // which was of the time before
+	}
 	if d.Order.Description != nil {
 		t.Description = *d.Order.Description
+	}
+	if d.Order.Address != nil {
+		t.Address = *d.Order.Address
+	}
+	if d.Order.Tenant != nil {
+		t.Tenant = *d.Order.Tenant
 	}
 	if d.Order.Expires != nil {
 		t.Expires = *d.Order.Expires

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tokendesk/device"
 	"tokendesk/device/emulator"
 	"tokendesk/provision"
@@ -33,11 +35,22 @@ func plans(t *testing.T) []plan {
 			return err
 		}},
 		"reissue": {want: "unassign/1:alice put/2 assign/2:bob", owner: "bob", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
-			_, err := b.Reissue(ctx, officer, slot2, "bob", tell)
+			_, err := b.Reissue(ctx, officer, provision.Reissue{Token: slot2, User: "bob"}, tell)
+			return err
+		}},
+		"reissue without device": {want: "unassign/1:alice put/2 assign/2:bob", owner: "bob", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
+			_, err := b.Reissue(ctx, officer, provision.Reissue{Token: slot2, User: "bob", Shape: provision.Absent}, tell)
+			if errors.Is(err, provision.ErrDeviceWanted) && !errors.Is(err, unix.EFBIG) { // it has turned up
+				_, err = b.Resolve(ctx, officer, slot2, nil, tell)
+			}
+			return err
+		}},
+		"replace": {want: "unassign/1:alice disable/1:alice put/1 assign/1:alice", owner: "alice", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
+			_, err := b.Reissue(ctx, officer, lost(), tell)
 			return err
 		}},
 		"reseed": {want: "put/2", owner: "alice", write: "program", before: "program", touches: 2, begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
-			_, err := b.Reseed(ctx, officer, slot2, tell)
+			_, err := b.Reseed(ctx, officer, slot2, "", tell)
 			return err
 		}},
 		"wipe": {want: "unassign/1:alice remove/1:alice", gone: true, write: "erase", before: "cut-off", begin: func(ctx context.Context, b *bench, tell provision.Tell) error {
@@ -47,6 +60,9 @@ func plans(t *testing.T) []plan {
 	}
 	var list []plan
 	for name := range provision.Steps() {
+		if name == "reissue with the same seed" { // which never asks for a device: see unchanged_test.go
+			continue
+		}
 		p, ok := known[name]
 		if !ok {
 			t.Fatalf("there is a plan %q that these tests do not know", name)
@@ -60,11 +76,23 @@ func plans(t *testing.T) []plan {
 // bench is where the plan can start.
 func (p plan) bench(t *testing.T) *bench {
 	b := newBench(t)
-	if p.name != "enroll" {
+	switch p.name {
+	case "enroll":
+	case "replace":
+		b.enrolled(slot1, "alice")
+		b.deliver()
+	default:
 		b.enrolled(slot2, "alice")
 		b.deliver()
 	}
 	return b
+}
+
+// lost replaces one slot by the other, for the same person.
+func lost() provision.Reissue {
+	return provision.Reissue{
+		Token: slot1, With: slot2, Old: provision.OldEnd{Loss: vault.Lost}, Settings: provision.Settings{Enter: true},
+	}
 }
 
 // deliver empties the outbox, as the central service's confirmations do.
@@ -324,7 +352,7 @@ func TestACancelledReissueGoesNoFurther(t *testing.T) {
 	b.enrolled(slot2, "alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := b.Reissue(ctx, officer, slot2, "bob", func(provision.Progress) { cancel() })
+	_, err := b.Reissue(ctx, officer, provision.Reissue{Token: slot2, User: "bob"}, func(provision.Progress) { cancel() })
 	b.wantUnfinished(err, slot2, "confirm", context.Canceled)
 	if tok := b.token(slot2); tok.Status != vault.Active {
 		t.Errorf("%+v", tok)

@@ -43,8 +43,8 @@ func (m *believed) deliver(changes []vault.Change) map[device.TokenID]central {
 		switch c.Kind {
 		case vault.Put:
 			at.generation = c.Generation
-			s := m.tokens[c.Token] // a put carries the status that the token has when it is delivered
-			at.enabled = s != nil && s.status == vault.Active
+			s := m.tokens[c.Token]                                                                          // a put carries the status that the token has when it is delivered
+			at.enabled = s != nil && (s.status == vault.Active || s.status == vault.Limbo && s.owner != "") // which is being reseeded
 		case vault.Enable:
 			at.enabled = true
 		case vault.Disable:
@@ -65,14 +65,12 @@ func (m *believed) deliver(changes []vault.Change) map[device.TokenID]central {
 }
 
 // agree checks that vault and central service, once all changes are delivered, are what the test believes.
-func (m *believed) agree(b *bench) (found []string) {
+func (m *believed) agree(b *bench) []string { return append(m.agreeHere(b), m.agreeThere(b)...) }
+
+// agreeHere checks that the vault is what the test believes.
+func (m *believed) agreeHere(b *bench) (found []string) {
 	bad := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	b.view(func(tx *vault.Tx) error {
-		changes, err := tx.ChangesFrom(0, 0)
-		if err != nil {
-			return err
-		}
-		there := m.deliver(changes)
 		seen := 0
 		for t, err := range tx.AllTokens(vault.Filter{}) {
 			if err != nil {
@@ -91,11 +89,6 @@ func (m *believed) agree(b *bench) (found []string) {
 			if t.Status != s.status || t.Owner != s.owner || t.Generation != s.generation || job.Kind != s.job {
 				bad("%s is %s of %q, generation %d, in %q; expected is %+v", t.ID, t.Status, t.Owner, t.Generation, job.Kind, *s)
 			}
-			at := there[t.ID]
-			accepted := t.Owner != "" && (t.Status == vault.Active || t.Status == vault.Limbo) // a reseed goes on with the old seed until the new one is there
-			if in := at.enabled && at.user != ""; in != accepted || accepted && (at.user != t.Owner || at.generation != t.Generation) {
-				bad("%s is %s of %q, generation %d here, and %+v there", t.ID, t.Status, t.Owner, t.Generation, at)
-			}
 		}
 		if seen != len(m.tokens) {
 			bad("%d tokens are in the vault, expected are %d", seen, len(m.tokens))
@@ -105,8 +98,31 @@ func (m *believed) agree(b *bench) (found []string) {
 			if err != nil || !ok || grave.Generation != generation {
 				bad("the tombstone of %s says %+v (%v, %v), expected is generation %d", id, grave, ok, err, generation)
 			}
-			if _, exists := there[id]; exists && m.tokens[id] == nil {
-				bad("%s was deleted, and is %+v there", id, there[id])
+		}
+		return nil
+	})
+	return found
+}
+
+// agreeThere checks what the central service is told.
+func (m *believed) agreeThere(b *bench) (found []string) {
+	bad := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+	b.view(func(tx *vault.Tx) error {
+		changes, err := tx.ChangesFrom(0, 0)
+		if err != nil {
+			return err
+		}
+		there := m.deliver(changes)
+		for id, s := range m.tokens {
+			at := there[id]
+			accepted := s.owner != "" && (s.status == vault.Active || s.status == vault.Limbo) // a reseed goes on with the old seed until the new one is there
+			if in := at.enabled && at.user != ""; in != accepted || accepted && (at.user != s.owner || at.generation != s.generation) {
+				bad("%s is %s of %q, generation %d here, and %+v there", id, s.status, s.owner, s.generation, at)
+			}
+		}
+		for id := range m.buried {
+			if at, exists := there[id]; exists && m.tokens[id] == nil {
+				bad("%s was deleted, and is %+v there", id, at)
 			}
 		}
 		return nil

@@ -29,6 +29,8 @@ type Order struct {
 	Loss        vault.LossKind   `json:"loss,omitempty"`        // compromise: why
 	Reason      string           `json:"reason,omitempty"`      // an officer's words, up to 200 bytes
 	Description *string          `json:"description,omitempty"` // edit; nil: stays
+	Address     *string          `json:"address,omitempty"`     // edit, of a token whose codes are sent; nil: stays
+	Tenant      *string          `json:"tenant,omitempty"`      // edit; nil: stays, empty: the desk's own
 	Expires     *time.Time       `json:"expires,omitempty"`     // edit; nil: stays, zero: never
 }
 
@@ -75,11 +77,11 @@ func (o Order) normal(now time.Time) (Order, error) {
 
 // details refuses what an action lacks, or does not take.
 func (o Order) details() error {
-	switch edits := o.Description != nil || o.Expires != nil; {
+	switch edits := o.Description != nil || o.Expires != nil || o.Address != nil || o.Tenant != nil; {
 	case o.Action != ActEdit && edits:
-		return refuse("use edit", "a description and an end are what edit changes, not %s", o.Action)
+		return refuse("use edit", "a description, an address, a tenant and an end are what edit changes, not %s", o.Action)
 	case o.Action == ActEdit && !edits:
-		return refuse("give a description or an end", "there is nothing to change")
+		return refuse("give a description, an address, a tenant or an end", "there is nothing to change")
 	case o.Action != ActAssign && o.User != "":
 		return refuse("leave the user out", "%s takes no user", o.Action)
 	case o.Action == ActAssign && o.User == "":
@@ -112,6 +114,11 @@ func (o Order) reason() string {
 	return string(o.Loss) + ": " + o.Reason
 }
 
+// sensible returns an officer's words without blanks around them.
+func sensible(reason string) (string, error) {
+	return strings.TrimSpace(reason), legible("reason", reason, maxReason)
+}
+
 func legible(what, text string, limit int) error {
 	switch {
 	case len(text) > limit:
@@ -132,6 +139,7 @@ type Effect struct {
 	Until    *time.Time         `json:"until,omitempty"` // edit: its time ends that soon
 	Pushes   []vault.ChangeKind `json:"pushes,omitempty"`
 	LastOf   string             `json:"last_of,omitempty"` // the user who has no active token afterwards, as far as is known
+	Warning  string             `json:"warning,omitempty"` // what speaks against it, and what to do instead
 }
 
 // String is the effect in words.
@@ -163,9 +171,9 @@ func (e Effect) String() string {
 }
 
 // loses tells whether the owner can log in with the token before, and not after. That of one in limbo, which is being reseeded,
-// goes on with the old seed.
+// goes on with the old seed. What codes that others send can do is not known.
 func (e Effect) loses() bool {
-	return e.Owner != "" && (e.From == vault.Active || e.From == vault.Limbo) && (e.To != e.From || e.NewOwner != e.Owner || e.Until != nil)
+	return !TypeOf(e.Token).Sent && e.Owner != "" && (e.From == vault.Active || e.From == vault.Limbo) && (e.To != e.From || e.NewOwner != e.Owner || e.Until != nil)
 }
 
 // Intent is what exactly an order will do as things are.
@@ -224,8 +232,8 @@ func (r *Runner) Do(ctx context.Context, by audit.Officer, o Order) (tokens []va
 			waiting, err = await(tx, by, d.Intent)
 			return err
 		}
-		tokens, changes, err = d.carryOut(tx, by, "")
-		return err
+		tokens, changes, err = r.carryOut(tx, d, by, "")
+		return errors.Join(err, r.notifyAll(tx, d))
 	})
 	if err == nil || errors.Is(err, vault.ErrUnanchored) { // which is recorded all the same
 		r.wake()

@@ -269,7 +269,7 @@ func TestUnfinishedWorkIsEnded(t *testing.T) {
 		outbox string
 	}{
 		"enroll":  {func(b *bench) error { return b.enroll(b.t.Context(), enrollment(slot2, "alice")) }, "", "program", 1, 1, ""},
-		"reseed":  {func(b *bench) error { _, err := b.Reseed(b.t.Context(), officer, slot2, b.tell); return err }, "alice", "program", 2, 2, ""},
+		"reseed":  {func(b *bench) error { _, err := b.Reseed(b.t.Context(), officer, slot2, "", b.tell); return err }, "alice", "program", 2, 2, ""},
 		"reissue": {func(b *bench) error { return b.reissue(b.t.Context(), slot2, "bob") }, "", "program", 2, 2, "unassign/1:alice "},
 		"wipe": {func(b *bench) error {
 			_, err := b.Wipe(b.t.Context(), officer, slot2, "scrapped", b.tell)
@@ -349,24 +349,24 @@ func TestReseedRefusals(t *testing.T) {
 	if _, _, err := b.act("disable", slot2, ""); err != nil {
 		t.Fatal(err)
 	}
-	_, err := b.Reseed(t.Context(), officer, slot2, b.tell)
+	_, err := b.Reseed(t.Context(), officer, slot2, "", b.tell)
 	wantRefused(t, err, "is disabled; only an active token can be reseeded", "tokendesk enable")
 	if _, _, err := b.act("enable", slot2, ""); err != nil {
 		t.Fatal(err)
 	}
 	b.key.Remove()
-	if _, err := b.Reseed(t.Context(), officer, slot2, b.tell); !errors.Is(err, device.ErrGone) {
+	if _, err := b.Reseed(t.Context(), officer, slot2, "", b.tell); !errors.Is(err, device.ErrGone) {
 		t.Errorf("%v", err)
 	}
 	if _, err := b.Wipe(t.Context(), officer, slot2, "lost it", b.tell); !errors.Is(err, device.ErrGone) || !strings.Contains(err.Error(), "tokendesk delete "+string(slot2)) {
 		t.Errorf("%v", err)
 	}
-	if _, err := b.Reseed(t.Context(), officer, slot1, b.tell); !errors.Is(err, vault.ErrNotFound) {
+	if _, err := b.Reseed(t.Context(), officer, slot1, "", b.tell); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 	b.key.Insert()
 	for name, begin := range map[string]func() error{
-		"reseed": func() error { _, err := b.Reseed(t.Context(), officer, slot2, b.tell); return err },
+		"reseed": func() error { _, err := b.Reseed(t.Context(), officer, slot2, "", b.tell); return err },
 		"wipe":   func() error { _, err := b.Wipe(t.Context(), officer, slot2, "scrapped", b.tell); return err },
 	} {
 		b.fault(emulator.FaultUnplugAtChunk, 2)

@@ -15,13 +15,17 @@ func reseedPlan() []step {
 		{name: "seal", done: "fresh seed sealed in the vault", commit: sealNext},
 		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, repeat: true, act: verify, commit: activate},
-		{name: "put", done: "recorded, and left for the central service", commit: putAgain},
+		{name: "put", done: "recorded, and left for the central service", commit: putAgain, gives: true},
 	}
 }
 
 // Reseed replaces the seed of an enrolled token, whose owner, if it has one, stays. Until the new seed is verified and
 // delivered, the central service goes on with the old one.
-func (r *Runner) Reseed(ctx context.Context, by audit.Officer, id device.TokenID, tell Tell) ([]vault.Change, error) {
+func (r *Runner) Reseed(ctx context.Context, by audit.Officer, id device.TokenID, reason string, tell Tell) ([]vault.Change, error) {
+	reason, err := sensible(reason)
+	if err != nil {
+		return nil, err
+	}
 	release, err := r.Claim(id)
 	if err != nil {
 		return nil, err
@@ -35,7 +39,9 @@ func (r *Runner) Reseed(ctx context.Context, by audit.Officer, id device.TokenID
 	if err != nil {
 		return nil, err
 	}
-	return r.begin(ctx, planReseed, by, id, afresh(t, emulated), tell)
+	p := afresh(t, emulated)
+	p.Reason = reason
+	return r.begin(ctx, planReseed, by, id, p, tell)
 }
 
 // Ready refuses an action that the table does not allow on a token, or that unfinished work on it forbids.

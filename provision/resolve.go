@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tokendesk/device"
@@ -28,7 +29,7 @@ func (r *Runner) Resolve(ctx context.Context, by audit.Officer, id device.TokenI
 	}
 	plan := plans()[w.job.Kind]
 	switch {
-	case len(codes) > 0 && plan[w.job.Step].name != "verify":
+	case len(codes) > 0 && plan[w.job.Step].name != "verify" && plan[w.job.Step].name != stepCodes:
 		return nil, refuse("settle it without codes: tokendesk resolve "+string(id), "%s of %s stopped at %q, before any codes", w.job.Kind, id, plan[w.job.Step].name)
 	case len(codes) > 0:
 		w.typed = codes
@@ -40,8 +41,34 @@ func (r *Runner) Resolve(ctx context.Context, by audit.Officer, id device.TokenI
 	return w.run(ctx)
 }
 
-// Undo erases what an unfinished enroll has left, on the device and in the vault. Of a reissue that has not sealed
-// a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off. Nothing else can be undone.
+// ResolveOffline goes on with a reissue although the central service has not confirmed its cut-off. It takes a reason.
+func (r *Runner) ResolveOffline(ctx context.Context, by audit.Officer, id device.TokenID, reason string, tell Tell) ([]vault.Change, error) {
+	reason, err := sensible(reason)
+	if err != nil {
+		return nil, err
+	}
+	release, err := r.Claim(id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	w, err := r.load(by, id, tell)
+	if err != nil {
+		return nil, err
+	}
+	switch at := plans()[w.job.Kind][w.job.Step].name; {
+	case at != stepConfirm:
+		return nil, refuse("settle it without: tokendesk resolve "+string(id), "%s of %s stopped at %q, and no cut-off is waited for", w.job.Kind, id, at)
+	case reason == "":
+		return nil, refuse("say why: --reason WORDS", "to go on before the cut-off is confirmed takes a reason")
+	}
+	w.params.Anyway, w.params.Reason = true, reason
+	return w.run(ctx)
+}
+
+// Undo erases what an unfinished enroll, or a replacement by a new device, has left, on the device and in the vault. Of a
+// reissue that has not sealed a new seed yet, only the rest is called off: the token stays in stock, and the old owner cut off.
+// Nothing else can be undone.
 func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, tell Tell) error {
 	release, err := r.Claim(id)
 	if err != nil {
@@ -53,8 +80,14 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 		return err
 	}
 	switch w.job.Kind {
-	case planReissue:
-		return w.callOff()
+	case planReissue, planAbsent, planReplace, planUnchanged:
+		plan := plans()[w.job.Kind]
+		switch begun := w.job.Step > slices.IndexFunc(plan, func(s step) bool { return s.name == stepSeal }); {
+		case !w.undoable(plan):
+			return refuse("finish it: tokendesk resolve "+string(id), "this %s cannot be undone any more: a new seed is sealed for the key", w.job.Kind)
+		case !w.params.Fresh || !begun:
+			return w.callOff()
+		}
 	case planReseed:
 		return keepOn(id)
 	case planWipe:
@@ -74,7 +107,7 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 		if err := tx.DeleteJob(w.job.ID); err != nil {
 			return err
 		}
-		return errors.Join(tx.DeleteToken(id), tx.RaiseTombstone(id, w.params.Generation), w.record(tx, "undo "+w.job.Kind))
+		return errors.Join(tx.DeleteToken(id), tx.RaiseTombstone(id, w.params.Generation), w.record(tx, "undo "+w.job.Kind, ""))
 	})
 	if err != nil {
 		return err
@@ -86,19 +119,20 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 // callOff ends a reissue that has not touched the device.
 func (w *work) callOff() error {
 	err := w.Vault.Update(func(tx *vault.Tx) error {
-		t, err := tx.Token(w.job.Token)
-		if err != nil {
-			return err
+		err := tx.DeleteJob(w.job.ID)
+		if err == nil && w.params.Fresh {
+			err = tx.DeleteToken(w.job.Token)
 		}
-		if t.Status == vault.Limbo || t.Generation == w.params.Generation {
-			return refuse("finish it: tokendesk resolve "+string(t.ID), "this reissue cannot be undone any more: a new seed is sealed for the key")
-		}
-		return errors.Join(tx.DeleteJob(w.job.ID), w.record(tx, "undo "+w.job.Kind))
+		return errors.Join(err, w.record(tx, "undo "+w.job.Kind, ""))
 	})
 	if err != nil {
 		return err
 	}
-	w.tell(Progress{Kind: Done, Step: "undo", Text: "reissue called off; the token is stock, with its old seed, and the cut-off of its old owner stands"})
+	text := "reissue called off; the token is stock, with its old seed, and the cut-off of its old owner stands"
+	if w.job.Kind == planReplace {
+		text = fmt.Sprintf("replacement called off; what became of %s stands", w.params.Old)
+	}
+	w.tell(Progress{Kind: Done, Step: "undo", Text: text})
 	return nil
 }
 
@@ -210,9 +244,18 @@ func Waiting(job vault.Job) string {
 	if job.Step >= len(plan) {
 		return job.Kind
 	}
+	if plan[job.Step].name == stepDevice && strings.HasPrefix(job.Problem, ErrDeviceWanted.Error()) {
+		return fmt.Sprintf("its reissue waits for the device: insert %s", job.Token.Device())
+	}
 	text := fmt.Sprintf("%s stopped at %q", job.Kind, plan[job.Step].name)
 	if job.Problem != "" {
 		text += ": " + job.Problem
 	}
 	return text
+}
+
+// Awaited tells of a reissue that waits for its device who was cut off, if anybody, and whom it is for.
+func (r *Runner) Awaited(id device.TokenID) (leaver, user string, err error) {
+	w, err := r.load(audit.Officer{}, id, func(Progress) {})
+	return w.params.Leaver, w.params.User, err
 }

@@ -195,18 +195,6 @@ func (b *bench) enrolled(id device.TokenID, user string) {
 	b.touches()
 }
 
-func (b *bench) reissue(ctx context.Context, id device.TokenID, user string) error {
-	_, err := b.Reissue(ctx, officer, id, user, b.tell)
-	return err
-}
-
-func (b *bench) resolve(id device.TokenID) {
-	b.t.Helper()
-	if _, err := b.Resolve(b.t.Context(), officer, id, nil, b.tell); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
 func (b *bench) view(fn func(tx *vault.Tx) error) {
 	b.t.Helper()
 	if err := b.Vault.View(fn); err != nil {

@@ -46,9 +46,9 @@ func program(ctx context.Context, w *work) error {
 	if rejected := (*device.RejectedError)(nil); !state.Configured || !errors.As(err, &rejected) {
 		return err
 	}
-	if w.job.Kind == planEnroll && !w.params.Occupied && !w.params.Written {
-		return refuse("give the enroll up with tokendesk resolve --undo, and look what the slot is used for",
-			"slot %d was empty when the enroll began and now holds something that the desk did not write", w.job.Token.Slot())
+	if (w.job.Kind == planEnroll || w.params.Fresh) && !w.params.Occupied && !w.params.Written {
+		return refuse("give the "+w.job.Kind+" up with tokendesk resolve --undo, and look what the slot is used for",
+			"slot %d was empty when the %s began and now holds something that the desk did not write", w.job.Token.Slot(), w.job.Kind)
 	}
 	c.CurrentAccessCode = secret.Secret{}
 	return w.device.Program(ctx, c)
@@ -64,7 +64,7 @@ func written(_ *vault.Tx, w *work, _ time.Time) error {
 // ones prove that it holds the sealed seed and, where there was another one before, that it no longer holds that.
 func verify(ctx context.Context, w *work) error {
 	var seed, old secret.Secret
-	var oldCounter uint64
+	before := vault.Token{}
 	err := w.Vault.View(func(tx *vault.Tx) (err error) {
 		if seed, err = tx.Seed(w.job.Token, w.params.Generation); err != nil {
 			return err
@@ -73,7 +73,7 @@ func verify(ctx context.Context, w *work) error {
 		if err != nil || t.Generation == 0 || t.Generation == w.params.Generation {
 			return err
 		}
-		oldCounter = t.Counter
+		before = t
 		old, err = tx.Seed(w.job.Token, t.Generation)
 		return err
 	})
@@ -85,9 +85,17 @@ func verify(ctx context.Context, w *work) error {
 	if w.params.Typed && len(w.typed) == 0 {
 		return ErrCodesWanted
 	}
-	p := proof{seed: seed, digits: w.params.Digits, start: w.params.StartCounter, old: old, oldCounter: oldCounter}
+	p := proof{seed: seed, digits: w.params.Digits, start: w.params.StartCounter, old: old, oldCounter: before.Counter}
 	accept := func(codes []string) (ok bool, err error) {
 		w.found, ok, err = p.check(codes)
+		switch {
+		case ok:
+			w.params.Proof = p.shown(w.found, w.params.Generation, before.Generation)
+			w.params.Proof.Typed = len(w.typed) > 0
+		case errors.Is(err, errBoth) && len(w.typed) == 0:
+			w.tell(Progress{Kind: Note, Text: "by chance a code fits the old seed as well: one more touch tells"})
+			err = nil
+		}
 		return ok, err
 	}
 	if len(w.typed) > 0 {
@@ -129,6 +137,7 @@ func activate(tx *vault.Tx, w *work, now time.Time) error {
 	}
 	t.Status, t.Generation, t.Counter = vault.Active, w.params.Generation, w.found
 	t.Emulated = t.Emulated || w.params.Emulated
+	t.ReseedDue, t.Stale = false, false
 	t.Digits, t.Identifier, t.Enter, t.LastUsed = w.params.Digits, w.params.Identifier, w.params.Enter, now
 	return tx.PutToken(t)
 }
@@ -139,28 +148,38 @@ func assign(tx *vault.Tx, w *work, _ time.Time) error {
 	if err != nil {
 		return err
 	}
-	t.Owner = w.params.User
-	if err := tx.PutToken(t); err != nil {
+	t.Owner, t.Replaces, t.ReplacedBy = w.params.User, w.params.Old, ""
+	if err := errors.Join(tx.PutToken(t), replacedBy(tx, w.params.Old, t.ID)); err != nil {
 		return err
 	}
 	if _, err := w.push(tx, t, vault.Put, t.Owner); err != nil || t.Owner == "" {
 		return err
 	}
 	_, err = w.push(tx, t, vault.Assign, t.Owner)
-	return err
+	return errors.Join(err, w.notify(tx, NoticeInvitation, t.ID, t.Owner, "", w.params.Reason))
 }
 
-// push leaves a change of t for the central service.
+// push leaves a change of t for the central service. What gives it to somebody goes after what cuts off who had it, or what it
+// replaces.
 func (w *work) push(tx *vault.Tx, t vault.Token, kind vault.ChangeKind, user string) (vault.Change, error) {
-	c, err := enqueue(tx, t, kind, user)
+	c := changeOf(t, kind, user)
+	if !kind.CutOff() {
+		var err error
+		if c.After, err = w.cutOffWaits(tx); err != nil {
+			return c, err
+		}
+	}
+	c, err := tx.Enqueue(c)
 	w.left = append(w.left, c)
 	return c, err
 }
 
 func enqueue(tx *vault.Tx, t vault.Token, kind vault.ChangeKind, user string) (vault.Change, error) {
-	return tx.Enqueue(vault.Change{
-		Kind: kind, Token: t.ID, User: user, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits,
-	})
+	return tx.Enqueue(changeOf(t, kind, user))
+}
+
+func changeOf(t vault.Token, kind vault.ChangeKind, user string) vault.Change {
+	return vault.Change{Kind: kind, Token: t.ID, User: user, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits}
 }
 
 // inspect reads what an inserted device says of a token, before anything is decided.

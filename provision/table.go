@@ -3,7 +3,6 @@ package provision
 import (
 	"slices"
 
-	"tokendesk/device"
 	"tokendesk/vault"
 )
 
@@ -126,19 +125,3 @@ func Allowed(t vault.Token) []Action {
 	}
 	return out
 }
-
-// Type is a kind of token and what can be done with it.
-type Type struct {
-	Code    string
-	Actions []Action
-}
-
-var yubikeyHOTP = Type{Code: "yubikey-hotp", Actions: []Action{
-	ActTest, ActResync, ActEdit, ActAssign, ActUnassign, ActDisable, ActEnable, ActExpire, ActReseed, ActReissue, ActWipe, ActCompromise, ActDelete,
-}}
-
-// Types returns all types.
-func Types() []Type { return []Type{yubikeyHOTP} }
-
-// TypeOf returns the type of a token: today every token is in an OTP slot of a YubiKey.
-func TypeOf(device.TokenID) Type { return yubikeyHOTP }

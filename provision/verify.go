@@ -11,6 +11,7 @@ import (
 
 	"tokendesk/device"
 	"tokendesk/sync/hotpscan"
+	"tokendesk/vault"
 	"tokendesk/vault/secret"
 )
 
@@ -30,6 +31,12 @@ var ErrCodesWanted = errors.New("it waits for two codes in a row, typed by the k
 // errOldSeed means that the device still answers with the seed it was to lose.
 var errOldSeed = errors.New("the key still types codes of its old seed")
 
+// errBoth means that codes of the new seed prove nothing about the old one, because one of them fits that as well.
+var errBoth = errors.New("by chance a code fits the old seed as well: repeat with the next two codes of the key")
+
+// proofCodes is how many codes in a row prove a seed: of 6 digits, two fit a window of 1000 by chance once in a billion.
+const proofCodes = 2
+
 // proof checks captured codes against the sealed seed and the one it replaces.
 type proof struct {
 	seed       secret.Secret
@@ -39,21 +46,47 @@ type proof struct {
 	oldCounter uint64
 }
 
-// check looks at the last two codes. It returns the next moving factor once they prove the seed.
+// check looks at the last two codes. It returns the next moving factor once they prove the seed, and neither is one of the
+// seed before.
 func (p proof) check(codes []string) (next uint64, ok bool, err error) {
-	if len(codes) < 2 {
+	if len(codes) < proofCodes {
 		return 0, false, nil
 	}
-	codes = codes[len(codes)-2:]
-	if n, found := hotpscan.Search(p.seed, p.digits, p.start, verifyWindow, codes); found {
-		return n + 2, true, confirmCodes(p.seed, p.digits, n, codes)
+	codes = codes[len(codes)-proofCodes:]
+	n, found := hotpscan.Search(p.seed, p.digits, p.start, verifyWindow, codes)
+	switch {
+	case !found && p.fitsOld(codes):
+		return 0, false, errOldSeed
+	case !found:
+		return 0, false, nil
 	}
-	if !p.old.IsZero() {
-		if _, found := hotpscan.Search(p.old, p.digits, p.oldCounter, verifyWindow, codes); found {
-			return 0, false, errOldSeed
+	if err := confirmCodes(p.seed, p.digits, n, codes); err != nil {
+		return 0, false, err
+	}
+	for i := range codes {
+		if p.fitsOld(codes[i : i+1]) {
+			return 0, false, errBoth
 		}
 	}
-	return 0, false, nil
+	return n + proofCodes, true, nil
+}
+
+// fitsOld tells whether the seed before gives codes in a row.
+func (p proof) fitsOld(codes []string) bool {
+	if p.old.IsZero() {
+		return false
+	}
+	_, found := hotpscan.Search(p.old, p.digits, p.oldCounter, verifyWindow, codes)
+	return found
+}
+
+// shown is what check has found, up to the next moving factor.
+func (p proof) shown(next uint64, generation, before int) vault.Proof {
+	shown := vault.Proof{Codes: proofCodes, Generation: generation, Counter: next - proofCodes}
+	if !p.old.IsZero() {
+		shown.OldGeneration, shown.OldFrom, shown.OldWindow = before, p.oldCounter, verifyWindow
+	}
+	return shown
 }
 
 // confirmCodes has a second, independent implementation agree before a token counts as verified.

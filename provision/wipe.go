@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -22,10 +21,10 @@ func wipePlan() []step {
 
 // Wipe cuts off the owner of an enrolled token, erases it on its device and deletes it. Of a compromised one the record stays.
 func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, reason string, tell Tell) ([]vault.Change, error) {
-	if err := legible("reason", reason, maxReason); err != nil {
+	reason, err := sensible(reason)
+	if err != nil {
 		return nil, err
 	}
-	reason = strings.TrimSpace(reason)
 	release, err := r.Claim(id)
 	if err != nil {
 		return nil, err
@@ -61,9 +60,13 @@ func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, 
 func (r *Runner) alone(tx *vault.Tx, o Order, there census) error {
 	d, err := r.intend(tx, o, there)
 	if err == nil && len(d.Why) > 0 {
-		err = refuse(fmt.Sprintf("have it unassigned first: tokendesk unassign %s", o.Tokens[0]), "this takes a second officer: %s", d.Why[0])
+		err = needsAnother(d)
 	}
 	return err
+}
+
+func needsAnother(d drawn) error {
+	return refuse(fmt.Sprintf("have it unassigned first: tokendesk unassign %s", d.Order.Tokens[0]), "this takes a second officer: %s", d.Why[0])
 }
 
 // letGo takes a token from its owner, here and, through the outbox, centrally.
@@ -79,8 +82,9 @@ func letGo(tx *vault.Tx, w *work, _ time.Time) error {
 	if _, err := w.push(tx, t, vault.Unassign, t.Owner); err != nil {
 		return err
 	}
+	leaver := t.Owner
 	t.Owner = ""
-	return tx.PutToken(t)
+	return errors.Join(tx.PutToken(t), w.notify(tx, NoticeUnassigned, t.ID, leaver, "", w.params.Reason))
 }
 
 // eraseSlot may be repeated: an empty slot is erased already.

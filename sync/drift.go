@@ -164,6 +164,9 @@ func (d *Drift) Rows(ctx context.Context, all bool, fn func(Row) error) (Summary
 				return err
 			}
 			for _, t := range tokens {
+				if t.ID.Central() == "" { // nobody tells the service of it
+					continue
+				}
 				r := Row{Token: t.ID, Central: t.ID.Central(), There: inv.take(t.ID.Central())}
 				if err := r.compare(tx, t); err != nil {
 					return err
@@ -257,6 +260,9 @@ func (r *Row) compare(tx *vault.Tx, t vault.Token) (err error) {
 	r.Differences, r.Others = nil, nil
 	for _, p := range r.There {
 		r.Differences = append(r.Differences, r.Desk.differences(p)...)
+	}
+	if busy {
+		r.Desk.spare(t.ID, r.Differences)
 	}
 	for i, x := range r.Differences {
 		if c, ok := settler(x, *r.Desk, r.Waiting); ok {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"tokendesk/device"
 	"tokendesk/vault"
 )
 
@@ -48,6 +49,20 @@ func (d DeskSide) differences(p ProviderSide) (all []Difference) {
 		add(DiffersCounterAhead, "the counter is %d at %s and %d here", p.Counter, p.Provider, d.Counter)
 	}
 	return all
+}
+
+// spare says of a token whose reseed is unfinished what is so: its owner goes on with the old seed until the new one is verified.
+func (d DeskSide) spare(id device.TokenID, all []Difference) {
+	if d.Status != vault.Limbo || d.Owner == "" {
+		return
+	}
+	for i, x := range all {
+		if x.Kind == DiffersEnabled && x.Breach {
+			all[i].Breach = false
+			all[i].Text = fmt.Sprintf("its reseed is unfinished: %s goes on with the old seed at %s", d.Owner, x.Provider)
+			all[i].Pending = fmt.Sprintf("tokendesk resolve %s finishes it", id)
+		}
+	}
 }
 
 // unknown are the differences of a token of which the vault has nothing.

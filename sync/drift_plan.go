@@ -127,7 +127,7 @@ func (d *Drift) step(r Row, choice Choice) (s Step, skip string) {
 	case r.Deleted != nil:
 		return s.remove()
 	case r.Desk == nil && r.Token != "":
-		return s, "the vault does not know it: remove it there, or enroll the key here, which replaces its seed; if another desk has it, leave it to that one"
+		return s, "the vault does not know it: remove it there, or enroll the key or import the fob here, which replaces its seed; if another desk has it, leave it to that one"
 	case r.Desk == nil:
 		return s, "it is no token that a desk has put there: look what it is, and remove it if nobody needs it"
 	case r.Unfinished != "":

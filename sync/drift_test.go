@@ -39,7 +39,7 @@ func TestDriftOfEveryKind(t *testing.T) {
 	s.adminDescribes(tokenD, "by hand")
 	s.wantDrift(map[string][]syncer.DifferenceKind{
 		"YK1111111-2": {syncer.DiffersMissing}, "YK2222222-2": {syncer.DiffersOwner, syncer.DiffersEnabled},
-		"YK3333333-2": {syncer.DiffersEnabled}, "YK4444444-1": {syncer.DiffersSeed}, "FOB0000000": {syncer.DiffersUnknown},
+		"YK3333333-2": {syncer.DiffersEnabled}, "YK4444444-1": {syncer.DiffersSeed}, "OLD0000000": {syncer.DiffersUnknown},
 	})
 	rows, sum := s.rows()
 	if x := rows["YK3333333-2"].Differences; len(x) != 2 || !x[0].Breach || !strings.Contains(x[0].Text, "stock") {
@@ -49,7 +49,7 @@ func TestDriftOfEveryKind(t *testing.T) {
 		t.Errorf("the summary is %+v", sum)
 	}
 	s.repair(syncer.PutBack)
-	s.wantDrift(map[string][]syncer.DifferenceKind{"FOB0000000": {syncer.DiffersUnknown}})
+	s.wantDrift(map[string][]syncer.DifferenceKind{"OLD0000000": {syncer.DiffersUnknown}})
 	s.wantLoginAt(1, "alice", alices, 1, true)
 	rows, _ = s.rows()
 	if x := rows["YK1111111-2"].Differences; len(x) != 1 || x[0].Kind != syncer.DiffersCounterAhead || x[0].Provider != s.c.Providers()[0] {
@@ -64,7 +64,7 @@ func TestDriftOfEveryKind(t *testing.T) {
 		t.Errorf("what the outbox settles is repaired: %+v", p)
 	} else {
 		s.wantSkipped(p, "YK1111111-2", "is on its way")
-		s.wantSkipped(p, "FOB0000000", "no token that a desk")
+		s.wantSkipped(p, "OLD0000000", "no token that a desk")
 	}
 }
 

@@ -23,7 +23,7 @@ type UserView struct {
 // UserToken is one of them, or one that the user has on one side only.
 type UserToken struct {
 	Token       device.TokenID `json:"token,omitempty"`
-	Central     string         `json:"central"`
+	Central     string         `json:"central"`        // empty: the service is not told of it
 	Desk        *DeskSide      `json:"desk,omitempty"` // nil: it is unknown here, or Deleted
 	Deleted     *DeletedSide   `json:"deleted,omitempty"`
 	There       *Observation   `json:"there,omitempty"` // nil: the service was not asked, or see Problem
@@ -62,13 +62,14 @@ func (d *Drift) UserView(ctx context.Context, user string) (UserView, error) {
 				if err != nil {
 					return err
 				}
-				if err := view.add(tx, t.ID.Central()); err != nil {
+				if err := view.add(tx, t.ID, t.ID.Central()); err != nil {
 					return err
 				}
 			}
 		}
 		for _, central := range there {
-			if err := view.add(tx, central); err != nil {
+			id, _ := device.ParseCentral(central)
+			if err := view.add(tx, id, central); err != nil {
 				return err
 			}
 		}
@@ -78,21 +79,23 @@ func (d *Drift) UserView(ctx context.Context, user string) (UserView, error) {
 		return view, err
 	}
 	for i := range view.Tokens {
-		if i < maxUserTokens {
+		if i < maxUserTokens && view.Tokens[i].Central != "" {
 			view.Tokens[i].ask(ctx, d.c, view.User, there)
 		}
 	}
 	return view, ctx.Err()
 }
 
-// add takes a token in by its central name, once.
-func (v *UserView) add(tx *vault.Tx, central string) error {
-	if slices.ContainsFunc(v.Tokens, func(t UserToken) bool { return strings.EqualFold(t.Central, central) }) {
+// add takes a token in once, by the desk's name, the central one, or both: the service is not told of all.
+func (v *UserView) add(tx *vault.Tx, id device.TokenID, central string) error {
+	known := func(t UserToken) bool {
+		return id != "" && t.Token == id || central != "" && strings.EqualFold(t.Central, central)
+	}
+	if slices.ContainsFunc(v.Tokens, known) {
 		return nil
 	}
-	u := UserToken{Central: central}
-	if id, ok := device.ParseCentral(central); ok {
-		u.Token = id
+	u := UserToken{Token: id, Central: central}
+	if id != "" {
 		r := Row{Token: id}
 		if err := r.look(tx); err != nil {
 			return err
@@ -133,6 +136,9 @@ func (u *UserToken) ask(ctx context.Context, c Connector, user string, there []s
 		p.Owner = user
 	}
 	u.Differences = u.Desk.differences(p)
+	if u.Unfinished != "" {
+		u.Desk.spare(u.Token, u.Differences)
+	}
 	for i, x := range u.Differences {
 		if change, ok := settler(x, *u.Desk, u.Waiting); ok {
 			u.Differences[i].Pending = pending(change)

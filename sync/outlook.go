@@ -40,6 +40,7 @@ const (
 	HeldByPause   HoldKind = "pause"      // after it failed for Reason, Until then
 	HeldByEarlier HoldKind = "earlier"    // Seq is an earlier change of its token
 	HeldByCutOff  HoldKind = "cut-off"    // Seq is a cut-off of the user whom it assigns a token
+	HeldByAnother HoldKind = "another"    // Seq, of another token or user, has to be confirmed first
 	HeldByOutage  HoldKind = "outage"     // the service does not answer, for Reason; it is asked again at Until
 	HeldForNone   HoldKind = "no-service" // no central service is configured
 
@@ -69,6 +70,8 @@ func (h Hold) String() string {
 		return fmt.Sprintf("change %d of the same token goes first", h.Seq)
 	case HeldByCutOff:
 		return fmt.Sprintf("change %d, which takes a token from the same user, goes first", h.Seq)
+	case HeldByAnother:
+		return fmt.Sprintf("change %d, of whoever had it before, or of what it replaces, is to be confirmed first", h.Seq)
 	case HeldByOutage:
 		return fmt.Sprintf("the central service is asked again at %s, after: %s", h.Until.Local().Format(time.DateTime), h.Reason)
 	case HeldForNone:

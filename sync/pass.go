@@ -128,7 +128,7 @@ func (p *pass) choose(tx *vault.Tx, open unrecorded) (a attempt, ok, more bool, 
 		switch hold.Kind {
 		case HeldByPause:
 			p.pause(c, hold.Until)
-		case HeldByEarlier, HeldByCutOff:
+		case HeldByEarlier, HeldByAnother, HeldByCutOff:
 			p.waiting = true
 		case "":
 			if why == asNext && p.cutOffsAreDue(s.now) {

@@ -241,7 +241,7 @@ func (o *outcome) follow(tx *vault.Tx) error {
 			return nil
 		}
 	}
-	next := vault.Change{Kind: vault.Assign, Token: t.ID, User: t.Owner, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits}
+	next := vault.Change{Kind: vault.Assign, Token: t.ID, User: t.Owner, Generation: t.Generation, Counter: t.Counter, Digits: t.Digits, After: c.After}
 	if c.Parked && c.ParkedBy != (audit.Officer{}) {
 		next.Parked, next.ParkedBy, next.Reason = true, c.ParkedBy, c.Reason
 	}

@@ -146,7 +146,7 @@ func TestJudgeReading(t *testing.T) {
 	if f := see(reading(10, hour)); len(f.over) != 1 || f.over[0].Repaired != now {
 		t.Errorf("repaired: %+v", f)
 	}
-	for _, r := range []Reading{{Central: "FOB1", Ours: true, Generation: 1, Counter: 99}, {Central: leveled.Central(), Generation: 1, Counter: 99},
+	for _, r := range []Reading{{Central: "OLD1", Ours: true, Generation: 1, Counter: 99}, {Central: leveled.Central(), Generation: 1, Counter: 99},
 		{Central: leveled.Central(), Ours: true, Generation: 2, Counter: 99}, {Central: "YK999-1", Ours: true, Generation: 1, Counter: 99}} {
 		if f := see(r); !f.unknown || f.changed {
 			t.Errorf("%+v: %+v", r, f)

@@ -64,7 +64,7 @@ func (s *schedule) consider(c vault.Change) (a attempt, token vault.Token, h Hol
 			return a, token, Hold{}, err
 		}
 	}
-	for _, hold := range []func(vault.Change) (Hold, error){s.byEarlier, s.byCutOff, s.byOfficer, s.byPause} {
+	for _, hold := range []func(vault.Change) (Hold, error){s.byEarlier, s.byAnother, s.byCutOff, s.byOfficer, s.byPause} {
 		if h, err = hold(c); err != nil || h.Kind != "" {
 			return a, token, h, err
 		}
@@ -74,7 +74,7 @@ func (s *schedule) consider(c vault.Change) (a attempt, token vault.Token, h Hol
 
 // holds is everything that holds an entry back.
 func (s *schedule) holds(c vault.Change) (all []Hold, err error) {
-	for _, hold := range []func(vault.Change) (Hold, error){s.byOfficer, s.byPause, s.byEarlier, s.byCutOff} {
+	for _, hold := range []func(vault.Change) (Hold, error){s.byOfficer, s.byPause, s.byEarlier, s.byAnother, s.byCutOff} {
 		h, err := hold(c)
 		if err != nil {
 			return nil, err
@@ -113,6 +113,18 @@ func (s *schedule) byCutOff(c vault.Change) (Hold, error) {
 		return Hold{}, err
 	}
 	return Hold{Kind: HeldByCutOff, Seq: seq}, nil
+}
+
+// byAnother: what takes the place of another token, or of another user, waits until that one is cut off. A cut-off waits for nothing.
+func (s *schedule) byAnother(c vault.Change) (Hold, error) {
+	if c.After == 0 || c.Kind.CutOff() || s.open.removed(c.After) {
+		return Hold{}, nil
+	}
+	first, err := s.tx.ChangeAt(c.After)
+	if errors.Is(err, vault.ErrNotFound) || err == nil && first.Closed {
+		return Hold{}, nil
+	}
+	return Hold{Kind: HeldByAnother, Seq: c.After}, err
 }
 
 func (s *schedule) byOfficer(c vault.Change) (Hold, error) {
@@ -156,7 +168,7 @@ func superseded(tx *vault.Tx, c vault.Change) (t vault.Token, why string, err er
 		return t, fmt.Sprintf("the token is at seed generation %d", t.Generation), nil
 	case c.Kind == vault.Assign && !strings.EqualFold(c.User, t.Owner):
 		return t, "the token belongs to this user no longer", nil
-	case c.Kind == vault.Enable && t.Status != vault.Active:
+	case c.Kind == vault.Enable && t.Status != vault.Active && !reseeding(t):
 		return t, fmt.Sprintf("the token is %s", t.Status), nil
 	}
 	return t, "", nil
@@ -165,11 +177,15 @@ func superseded(tx *vault.Tx, c vault.Change) (t vault.Token, why string, err er
 // seed opens what an entry is to carry: the token's own, if codes of it may be accepted. Cut-offs carry none, whatever the
 // token is by now.
 func (s *schedule) seed(c vault.Change, t vault.Token) (secret.Secret, error) {
-	if c.Kind.CutOff() || t.Status != vault.Active || t.Owner == "" {
+	if c.Kind.CutOff() || t.Owner == "" || t.Status != vault.Active && !reseeding(t) {
 		return secret.Secret{}, nil
 	}
 	return s.tx.Seed(t.ID, t.Generation)
 }
+
+// reseeding tells whether a token's reseed is unfinished. Until it is over, its owner goes on with the seed of before, also if
+// that is only now delivered. A reissue in that state has no owner.
+func reseeding(t vault.Token) bool { return t.Status == vault.Limbo && t.Owner != "" }
 
 // replacing tells whether the token's own seed is still to be put there: until then, a counter that the
 // service shows may belong to another seed.

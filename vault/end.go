@@ -15,8 +15,12 @@ import (
 // maxLossWords is how much an officer can say of a loss, in bytes.
 const maxLossWords = 200
 
-// MaxDescription is how long a token's description can be, in bytes.
-const MaxDescription = maxDescription
+// What a token says can be so long, in bytes.
+const (
+	MaxDescription = maxDescription
+	MaxLabel       = maxLabel // batch and tenant
+	MaxAddress     = maxAddress
+)
 
 // firstMoment and LastMoment bound the times at which tokens can expire: they are indexed as nanoseconds since 1970, and the
 // signed ones that Go counts end in 2262.

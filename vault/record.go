@@ -84,7 +84,7 @@ type Token struct {
 // finished or was undone, and a restart finds it.
 type Job struct {
 	ID      uint64          `json:"id"`
-	Kind    string          `json:"kind"` // names the plan: "enroll", "reissue", "reseed", "wipe"
+	Kind    string          `json:"kind"` // names the plan: see package provision
 	Token   device.TokenID  `json:"token"`
 	Step    int             `json:"step"` // how many steps of the plan are done
 	Params  json.RawMessage `json:"params"`

@@ -11,9 +11,6 @@ func (tx *Tx) Sign(kind audit.Kind, text []byte) (s audit.Signature, err error) 
 	return s, err
 }
 
-// TrailID is the vault's name in its audit trail: it stays when the vault is restored, which its ID does not.
-func (tx *Tx) TrailID() string { return tx.s.header().Trail }
-
 // withAuditSeed lends what the audit trail is signed with.
 func (tx *Tx) withAuditSeed(fn func(secret.Secret) error) error {
 	seed, ok, err := tx.unseal(bucketSystem, []byte(keyAudit))

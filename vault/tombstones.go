@@ -16,7 +16,8 @@ type Tombstone struct {
 	Generation int       `json:"generation"`
 	Time       time.Time `json:"time"`
 	Owner      string    `json:"owner,omitempty"` // its last one
-	Status     Status    `json:"status"`          // its last one
+	Tenant     string    `json:"tenant,omitempty"`
+	Status     Status    `json:"status"` // its last one
 	Officer    string    `json:"officer"`
 	Reason     string    `json:"reason,omitempty"`
 }
@@ -29,6 +30,7 @@ func (tx *Tx) Bury(t Tombstone) error {
 	if err != nil {
 		return err
 	}
+	t.Tenant = token.Tenant
 	seeds, err := tx.Generations(t.ID)
 	if err != nil {
 		return err

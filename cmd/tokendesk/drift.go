@@ -29,10 +29,7 @@ func centralCommands() []*cli.Command {
 				&cli.BoolFlag{Name: "yes", Usage: "do not ask for confirmation"},
 			},
 		},
-		{
-			Name: "user", Usage: "look at users", Category: "Look",
-			Subcommands: []*cli.Command{{Name: "show", Usage: "show all tokens of a user, central ones included", ArgsUsage: "USER", Action: showUser}},
-		},
+		userCommand(),
 	}
 }
 
@@ -77,7 +74,7 @@ func printDrift(out screen, d api.Drift) {
 	if len(d.Rows) > 0 {
 		var rows []row
 		for _, r := range d.Rows {
-			cells := []string{or(r.Token, r.Central), deskCell(r.Desk)}
+			cells := []string{or(r.Token, r.Central), hereCell(r.Desk, r.Deleted)}
 			for _, t := range r.There {
 				cells = append(cells, thereCell(t))
 			}
@@ -215,45 +212,6 @@ func printPlan(out screen, p api.RepairPlan) {
 	if len(rows) > 0 {
 		out.table([]string{"TOKEN", "IS LEFT ALONE"}, rows)
 	}
-}
-
-func showUser(c *cli.Context) error {
-	args, err := arguments(c, "user")
-	if err != nil {
-		return err
-	}
-	if err := sensibleUser(args[0]); err != nil {
-		return err
-	}
-	var u api.UserTokens
-	if err := daemon(c).Get(c.Context, "/v1/users/"+url.PathEscape(args[0]), nil, &u); err != nil {
-		return err
-	}
-	out := output(c)
-	if out.json {
-		return out.printJSON(u)
-	}
-	if u.Problem != "" {
-		out.say("%s %s", out.paint(text.FgYellow, "Centrally:"), u.Problem)
-	}
-	if len(u.Tokens) == 0 {
-		out.printf("%s has no token.\n", u.User)
-		return nil
-	}
-	var rows []row
-	for _, t := range u.Tokens {
-		there := t.Problem
-		if t.There != nil {
-			there = thereCell(*t.There)
-		}
-		below := differencesBelow(out, t.Differences)
-		if t.Waiting > 0 {
-			below = strings.TrimPrefix(below+"\n"+changes(t.Waiting)+" in the outbox", "\n")
-		}
-		rows = append(rows, row{[]string{or(t.Token, t.Central), deskCell(t.Desk), there}, below})
-	}
-	out.table([]string{"TOKEN", "DESK", "CENTRAL"}, rows)
-	return nil
 }
 
 // rollbackLine says in one sentence what happened, and whether it is over.

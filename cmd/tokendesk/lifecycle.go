@@ -22,9 +22,11 @@ func lifecycleCommands() []*cli.Command {
 	cut := []cli.Flag{reason, yes}
 	return []*cli.Command{
 		{
-			Name: "edit", Usage: "change a token's description, or when its time is over", ArgsUsage: "TOKEN", Category: lifecycleCategory, Action: edit,
+			Name: "edit", Usage: "change a token's description or address, or when its time is over", ArgsUsage: "TOKEN", Category: lifecycleCategory, Action: edit,
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "description", Usage: "`WORDS` about it; none: ''"},
+				&cli.StringFlag{Name: "address", Usage: "where its codes are sent, if they are: an `ADDRESS`"},
+				&cli.StringFlag{Name: "tenant", Usage: "whose it is from now on, a `TENANT`; the desk's own: ''"},
 				&cli.StringFlag{Name: "expires", Usage: "refuse it from `DATE` on (2031-12-31, or 2031-12-31T18:00), or never"},
 				reason,
 			},
@@ -73,7 +75,26 @@ func assign(c *cli.Context) error {
 	if err := sensibleUser(o.User); err != nil {
 		return err
 	}
+	if err := warned(c, "assign", o); err != nil {
+		return err
+	}
 	return act(c, "assign", o)
+}
+
+// warned shows what speaks against an order. Whoever reads that can still take it back.
+func warned(c *cli.Context, action string, o api.Order) error {
+	var i api.Intent
+	if err := daemon(c).Post(c.Context, actionsPath+action+"/preview", o, &i); err != nil {
+		return err
+	}
+	if out := output(c); !out.json {
+		for _, e := range i.Effects {
+			if e.Warning != "" {
+				out.wait("%s: %s", e.Token, e.Warning)
+			}
+		}
+	}
+	return nil
 }
 
 func enable(c *cli.Context) error {
@@ -94,6 +115,14 @@ func edit(c *cli.Context) error {
 		words := c.String("description")
 		o.Description = &words
 	}
+	if c.IsSet("address") {
+		address := c.String("address")
+		o.Address = &address
+	}
+	if c.IsSet("tenant") {
+		tenant := c.String("tenant")
+		o.Tenant = &tenant
+	}
 	if c.IsSet("expires") {
 		when, err := expiry(c.String("expires"))
 		if err != nil {
@@ -101,8 +130,8 @@ func edit(c *cli.Context) error {
 		}
 		o.Expires = &when
 	}
-	if o.Description == nil && o.Expires == nil {
-		return usage("say what to change: --description WORDS, --expires DATE, or both")
+	if o.Description == nil && o.Expires == nil && o.Address == nil && o.Tenant == nil {
+		return usage("say what to change: --description WORDS, --expires DATE, --address ADDRESS, --tenant TENANT")
 	}
 	return act(c, "edit", o)
 }

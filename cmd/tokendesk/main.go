@@ -79,8 +79,8 @@ func newApp() *cli.App {
 		HideVersion:               true,
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
-		Commands: slices.Concat(viewCommands(), centralCommands(), workCommands(), renewCommands(), lifecycleCommands(),
-			[]*cli.Command{approvalsCommand()}, vaultCommands(), auditCommands()),
+		Commands: slices.Concat(viewCommands(), centralCommands(), workCommands(), stockCommands(), renewCommands(), lifecycleCommands(),
+			[]*cli.Command{leaversCommand(), approvalsCommand()}, paperCommands(), vaultCommands(), auditCommands()),
 		OnUsageError:   plainUsageError,
 		ExitErrHandler: func(*cli.Context, error) {},
 	}

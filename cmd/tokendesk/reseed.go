@@ -17,39 +17,14 @@ func renewCommands() []*cli.Command {
 	return []*cli.Command{
 		{
 			Name: "reseed", Usage: "replace a token's seed; its owner stays", ArgsUsage: "TOKEN", Category: "Work", Action: reseed,
-			Flags: []cli.Flag{yes},
+			Flags: []cli.Flag{reason, yes},
 		},
-		{
-			Name: "reissue", Usage: "take a token from its owner and give it, with a new seed, to somebody else", ArgsUsage: "TOKEN --to USER",
-			Category: "Work", Action: reissue, Flags: []cli.Flag{&cli.StringFlag{Name: "to", Usage: "the new owner, a `USER`", Required: true}, yes},
-		},
+		reissueCommand(),
 		{
 			Name: "wipe", Usage: "erase a token, or all of a device, on the device and from the inventory", ArgsUsage: "TOKEN|DEVICE", Category: "Work",
 			Action: wipeTokens, Flags: []cli.Flag{reason, yes},
 		},
 	}
-}
-
-func reissue(c *cli.Context) error {
-	path, err := tokenPath(c)
-	if err != nil {
-		return err
-	}
-	if err := sensibleUser(c.String("to")); err != nil {
-		return err
-	}
-	var t api.Token
-	if err := daemon(c).Get(c.Context, path, nil, &t); err != nil {
-		return err
-	}
-	question := fmt.Sprintf("%s gets a new seed and goes to %s", t.ID, c.String("to"))
-	if t.Owner != "" {
-		question = fmt.Sprintf("%s can no longer log in; %s", t.Owner, question)
-	}
-	if err := confirm(c, "%s", question); err != nil {
-		return err
-	}
-	return work(c, path+"/reissue", api.User{User: c.String("to")})
 }
 
 func reseed(c *cli.Context) error {
@@ -64,7 +39,7 @@ func reseed(c *cli.Context) error {
 	if err := confirm(c, "%s gets a new seed; the old one is destroyed, and codes of it are worthless", t.ID); err != nil {
 		return err
 	}
-	return work(c, path+"/reseed", api.OptionalReason{})
+	return work(c, path+"/reseed", api.OptionalReason{Reason: c.String("reason")})
 }
 
 // wipeTokens erases one token after another: each takes the device for itself.

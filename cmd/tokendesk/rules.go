@@ -211,6 +211,9 @@ func types(c *cli.Context) error {
 	var rows []row
 	for _, t := range found.Types {
 		state := "in use"
+		if !t.Offered {
+			state = "not offered"
+		}
 		if t.Retired {
 			state = out.paint(text.FgYellow, "retired")
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,10 +30,11 @@ const patience = 20 * time.Second
 
 // TestScripts plays testdata/*.txtar, each with a world of its own. Beside testscript's commands they know:
 //
-//	world [passphrase] [novault] [alone] [pair] [roles] [policy] SERIAL…   start a desk with these emulated keys; alone: no
+//	world [passphrase] [novault] [alone] [pair] [roles] [policy] [desk] [mail] SERIAL…   start a desk with these emulated keys; alone: no
 //	                                         central service; pair: two servers; roles: the user games is an officer, news an
 //	                                         approver, mail an auditor; policy: a user's last token, and the compromise of more
-//	                                         than one token, take a second officer. $IDENTITY is the file of the recovery identity
+//	                                         than one token, take a second officer; desk: it has a name; mail: holders are told
+//	                                         by a mail server. $IDENTITY is the file of the recovery identity
 //	tokendesk ARG…                           as an officer types it; "! tokendesk" expects a failure
 //	as USER tokendesk ARG…                   as another user of the machine types it
 //	code N                                   the exit code of the last tokendesk or tokendeskd
@@ -56,6 +58,16 @@ const patience = 20 * time.Second
 //	settled TOKEN                            wait until nobody works on a token any more
 //	tpm N                                    the machine gets TPM N from the daemon's next start on; it has 1 at first
 //	given FILE tokendesk …                   with FILE as standard input and no terminal
+//	auditkey                                 $AUDITKEY is the key that receipts are verified with
+//	replaced FILE OLD NEW OUT                FILE with the last OLD replaced by NEW
+//	statement FILE OUT                       what the QR code of the receipt FILE holds
+//	nosecrets TOKEN FILE…                    the token's seed is in none of these files
+//	mailserver stop|start|hang|answer        what it does; mailserver NAME on|off turns a switch of package mailtest; mailserver words
+//	                                         DIR gives the daemon templates and starts it anew
+//	address USER ADDRESS                     of a user in the directory; none if it is empty
+//	inbox USER N                             wait until the user has got N mails, and print the last
+//	noticed STATE                            wait until a notice is in that state; $NOTICE is its number
+//	trail                                    see cmdTrail
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
@@ -81,6 +93,8 @@ func TestScripts(t *testing.T) {
 			"interrupting": cmdInterrupting,
 			"crashing":     cmdCrashing,
 			"typed":        cmdTyped,
+			"fob":          cmdFob,
+			"mailed":       cmdMailed,
 			"emu":          func(ts *testscript.TestScript, neg bool, args []string) { play(ts, neg, "tokenemu", args, nil) },
 			"daemon":       cmdDaemon,
 			"configure":    cmdConfigure,
@@ -98,10 +112,20 @@ func TestScripts(t *testing.T) {
 			"soon": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Setenv("SOON", time.Now().Add(3*time.Second).UTC().Format(time.RFC3339))
 			},
-			"expired": cmdExpired,
-			"settled": cmdSettled,
-			"tpm":     cmdTPM,
-			"given":   cmdGiven,
+			"expired":   cmdExpired,
+			"settled":   cmdSettled,
+			"tpm":       cmdTPM,
+			"given":     cmdGiven,
+			"auditkey":  cmdAuditKey,
+			"replaced":  cmdReplaced,
+			"statement": cmdStatement,
+			"nosecrets": cmdNoSecrets,
+			"trail":     cmdTrail,
+
+			"mailserver": cmdMailServer,
+			"address":    func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(on(ts).Address(args[0], args[1])) },
+			"inbox":      cmdInbox,
+			"noticed":    cmdNoticed,
 		},
 	})
 }
@@ -135,6 +159,10 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 			o.Pair = true
 		case "roles":
 			o.Config += "\n[roles]\nofficers = \"games\"\napprovers = \"news\"\nauditors = \"mail\"\n"
+		case "mail":
+			o.Mail = true
+		case "desk":
+			o.Config += "\n[desk]\nname = \"Example Org\"\nreturn_to = \"Example Org, Main Street 1, 12345 Exampletown\"\n"
 		case "policy":
 			o.Config += "\n[policy]\napprove_last_token = true\napprove_compromise_over = 1\n"
 		default:
@@ -273,6 +301,28 @@ func cmdTyped(ts *testscript.TestScript, _ bool, args []string) {
 	for i, code := range codes {
 		ts.Setenv(args[3]+strconv.Itoa(i+1), code)
 	}
+}
+
+// cmdFob sets NAME1, NAME2 … to what a fob with a seed shows at a counter and after it: fob SEED COUNTER N NAME. They are
+// oathtool's.
+func cmdFob(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	codes, err := exec.Command("oathtool", "--hotp", "--counter="+args[1], "--window="+strconv.Itoa(n-1), args[0]).Output()
+	ts.Check(err)
+	for i, code := range strings.Fields(string(codes)) {
+		ts.Setenv(args[3]+strconv.Itoa(i+1), code)
+	}
+}
+
+// cmdMailed sets MAIL to the token of a user whose codes are sent by mail.
+func cmdMailed(ts *testscript.TestScript, _ bool, args []string) {
+	var found api.Tokens
+	ts.Check(on(ts).Client.Get(context.Background(), "/v1/tokens", url.Values{"owner": {args[0]}, "type": {"mail"}}, &found))
+	if len(found.Tokens) != 1 {
+		ts.Fatalf("%s has %+v", args[0], found.Tokens)
+	}
+	ts.Setenv("MAIL", found.Tokens[0].ID)
 }
 
 func cmdTokendeskd(ts *testscript.TestScript, neg bool, args []string) {

@@ -26,6 +26,7 @@ const (
 type shown struct {
 	api.Token
 	There   *api.UserToken `json:"there,omitempty"`
+	Custody []api.Handover `json:"handovers"`
 	History []api.Act      `json:"history"`
 }
 
@@ -42,7 +43,11 @@ func show(c *cli.Context) error {
 	if err := daemon(c).Get(c.Context, path+"/history", url.Values{"limit": {strconv.Itoa(readActs)}}, &history); err != nil {
 		return err
 	}
-	s.History = decisive(history.Acts)
+	var custody api.Handovers
+	if err := daemon(c).Get(c.Context, path+"/handovers", url.Values{"limit": {strconv.Itoa(shownActs)}}, &custody); err != nil {
+		return err
+	}
+	s.History, s.Custody = decisive(history.Acts), append([]api.Handover{}, custody.Handovers...)
 	s.There = there(c, s.Token)
 	out := output(c)
 	if out.json {
@@ -65,7 +70,7 @@ func decisive(acts []api.Act) []api.Act {
 
 // there is what the central service has of a token that belongs to somebody; what belongs to nobody is not accepted anywhere.
 func there(c *cli.Context, t api.Token) *api.UserToken {
-	if t.Owner == "" {
+	if t.Owner == "" || t.Central == "" {
 		return nil
 	}
 	ctx, enough := context.WithTimeout(c.Context, centralPatience)
@@ -98,7 +103,10 @@ func printToken(out screen, s shown) {
 	if t.Loss != nil {
 		owner = "nobody; last " + or(t.Loss.Owner, "nobody, too")
 	}
-	device := fmt.Sprintf("%s, firmware %s", t.Device, t.Firmware)
+	device := t.Device
+	if t.Firmware != "0.0.0" {
+		device += ", firmware " + t.Firmware
+	}
 	if t.Emulated {
 		device += ", " + out.paint(text.FgMagenta, "EMULATED")
 	}
@@ -114,14 +122,17 @@ func printToken(out screen, s shown) {
 	add("Token", t.ID)
 	add("Status", status)
 	add("Owner", owner)
+	add("Address", harmless(t.Address))
 	add("Description", harmless(t.Description))
 	add("Type", kind(t))
 	add("Out of date", out.paint(text.FgYellow, harmless(t.OutOfDate)))
 	add("Device", device)
 	add("Batch", harmless(t.Batch))
 	add("Tenant", harmless(t.Tenant))
-	add("Next counter", nextCounter(out, t))
-	add("Seed", seed(t))
+	if t.Digits > 0 {
+		add("Next counter", nextCounter(out, t))
+		add("Seed", seed(t))
+	}
 	add("Last used", strings.Replace(lastUsed(t), "never", "never seen by the desk", 1))
 	add("Expires", expires(t))
 	add("Updated", moment(t.Updated))
@@ -134,13 +145,20 @@ func printToken(out screen, s shown) {
 	if t.Unfinished != "" {
 		add("Unfinished", out.paint(text.FgRed, t.Unfinished)+"; settle it: tokendesk resolve "+t.ID)
 	}
+	add("Due", out.paint(text.FgYellow, harmless(t.Due)))
+	add("Replaces", t.Replaces)
+	add("Replaced by", t.ReplacedBy)
 	add("Possible now", or(strings.Join(t.Actions, ", "), "nothing"))
 	out.fields(rows)
+	printCustody(out, s.Custody, false)
 	printHistory(out, s.History)
 }
 
 func kind(t api.Token) string {
-	k := fmt.Sprintf("%s, %d digits", harmless(or(t.TypeName, t.Type)), t.Digits)
+	k := harmless(or(t.TypeName, t.Type))
+	if t.Digits > 0 {
+		k += fmt.Sprintf(", %d digits", t.Digits)
+	}
 	if t.Identifier {
 		k += ", types its token identifier first"
 	}
@@ -177,7 +195,7 @@ func centrally(out screen, t api.UserToken) string {
 	if t.There == nil {
 		return out.paint(text.FgYellow, "not read: "+or(harmless(t.Problem), "nobody knows it"))
 	}
-	line := thereCell(*t.There)
+	line := seenCell(*t.There)
 	if more := differencesBelow(out, t.Differences); more != "" {
 		line += "\n" + more
 	}

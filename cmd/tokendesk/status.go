@@ -58,6 +58,15 @@ func status(c *cli.Context) error {
 		}
 		rows = append(rows, [2]string{"Rollback", out.paint(colour, rollbackLine(r))})
 	}
+	if s.Overdue > 0 {
+		rows = append(rows, [2]string{"Leavers", out.paint(text.FgRed,
+			these(s.Overdue, "1 leaver's tokens are overdue", "%d leavers' tokens are overdue")+": tokendesk leavers list --overdue")})
+	} else if s.Leavers > 0 {
+		rows = append(rows, [2]string{"Leavers", these(s.Leavers, "1 leaver's tokens are", "%d leavers' tokens are") + " to come back: tokendesk leavers"})
+	}
+	if line := noticesLine(out, s.Notices); line != "" {
+		rows = append(rows, [2]string{"Notices", line})
+	}
 	for _, u := range s.Unfinished {
 		rows = append(rows, [2]string{"Unfinished", out.paint(text.FgRed, u)})
 	}

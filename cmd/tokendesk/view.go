@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -26,6 +27,7 @@ func viewCommands() []*cli.Command {
 		{Name: "status", Usage: "show how the desk is", Category: "Look", Action: status},
 		{Name: "doctor", Usage: "look for what is broken, and name its cure", Category: "Look", Action: doctor},
 		outboxCommand(),
+		noticesCommand(),
 	}
 }
 
@@ -105,6 +107,9 @@ func remarks(out screen, k api.Key) string {
 		lines = append(lines, out.paint(text.FgRed, k.Problem+": "+k.Cure))
 	case k.Problem != "":
 		lines = append(lines, out.paint(text.FgRed, k.Problem))
+	}
+	if k.Unknown {
+		lines = append(lines, fmt.Sprintf("%s is unknown to this desk: tokendesk enroll --device %s makes a token of it", k.ID, k.ID))
 	}
 	for _, s := range k.Slots {
 		if s.Due != "" {
@@ -192,10 +197,13 @@ func tokenPath(c *cli.Context) (string, error) {
 	return pathOf(args[0])
 }
 
+// tokenName is the name of a token; where it has no application, the device is one itself.
+var tokenName = regexp.MustCompile(`^(yk-[0-9]{1,10})/(otp[12])$|^(fob-[0-9a-z]{1,20}|(?:mail|phone)-[0-9]{1,10})$`)
+
 func pathOf(token string) (string, error) {
-	device, application, _ := strings.Cut(token, "/")
-	if !deviceName.MatchString(device) || application != "otp1" && application != "otp2" {
-		return "", usage("%q is not a token: tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2", token)
+	m := tokenName.FindStringSubmatch(token)
+	if m == nil {
+		return "", usage("%q is not a token: tokens are named DEVICE/APPLICATION, for example yk-12345678/otp2, or as the device, for example fob-2308001", token)
 	}
-	return "/v1/tokens/" + url.PathEscape(device) + "/" + url.PathEscape(application), nil
+	return "/v1/tokens/" + url.PathEscape(m[1]+m[3]) + "/" + or(m[2], "token"), nil
 }

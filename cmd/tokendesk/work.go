@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -22,6 +23,7 @@ func workCommands() []*cli.Command {
 				&cli.StringFlag{Name: "device", Usage: "the inserted `DEVICE`; may be left out if only one is inserted"},
 				&cli.IntFlag{Name: "slot", Usage: "its OTP slot: 1 is typed by a short touch, 2 by a long one", Value: 2},
 				&cli.StringFlag{Name: "user", Usage: "give it to `USER`; without it the token becomes stock"},
+				tenantFlag(),
 				&cli.IntFlag{Name: "digits", Usage: "6 or 8", Value: 6},
 				&cli.Uint64Flag{Name: "start-counter", Usage: "first moving factor, a multiple of 16"},
 				&cli.BoolFlag{Name: "identifier", Usage: "have the key type its token identifier before each code"},
@@ -32,7 +34,11 @@ func workCommands() []*cli.Command {
 		},
 		{
 			Name: "resolve", Usage: "settle interrupted work on a token", ArgsUsage: "[TOKEN [CODE CODE]]", Category: "Work", Action: resolve,
-			Flags: []cli.Flag{&cli.BoolFlag{Name: "undo", Usage: "give up an enroll, or a reissue that has not sealed a new seed, instead of finishing it"}},
+			Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "undo", Usage: "give up an enroll, or a reissue that has not sealed a new seed, instead of finishing it"},
+				&cli.BoolFlag{Name: "continue-offline", Usage: "go on with a reissue whose cut-off the central service does not confirm; needs --reason"},
+				&cli.StringFlag{Name: "reason", Usage: "why, in `WORDS` for the audit trail and the receipt"},
+			},
 		},
 		{
 			Name: "test", Usage: "check one code of a token; the code is used up", ArgsUsage: "TOKEN [CODE]",
@@ -59,6 +65,7 @@ func enroll(c *cli.Context) error {
 	e := api.Enroll{
 		Device: device, Slot: c.Int("slot"), User: c.String("user"), Digits: c.Int("digits"), StartCounter: c.Uint64("start-counter"),
 		Identifier: c.Bool("identifier"), Enter: !c.Bool("no-enter"), Overwrite: c.Bool("overwrite"), Typed: c.Bool("typed"),
+		Tenant: c.String("tenant"),
 	}
 	if err := sensible(e); err != nil {
 		return err
@@ -156,7 +163,12 @@ func resolve(c *cli.Context) error {
 		if n := len(typed); n != 0 && (n != 2 || c.Bool("undo")) {
 			return usage("resolve takes a token, and either no codes or the two that the key has typed since it was programmed")
 		}
-		return work(c, path+"/resolve", api.Resolve{Undo: c.Bool("undo"), Codes: typed})
+		r, err := resolveAsked(c)
+		r.Codes = typed
+		if err != nil {
+			return err
+		}
+		return work(c, path+"/resolve", r)
 	}
 	var s api.Status
 	if err := daemon(c).Get(c.Context, "/v1/status", nil, &s); err != nil {
@@ -175,9 +187,27 @@ func resolve(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		return work(c, path+"/resolve", api.Resolve{Undo: c.Bool("undo")})
+		r, err := resolveAsked(c)
+		if err != nil {
+			return err
+		}
+		return work(c, path+"/resolve", r)
 	}
 	return usage("several tokens have unfinished work, name one:\n  %s", strings.Join(s.Unfinished, "\n  "))
+}
+
+// resolveAsked is what the flags ask for.
+func resolveAsked(c *cli.Context) (api.Resolve, error) {
+	r := api.Resolve{Undo: c.Bool("undo"), ContinueOffline: c.Bool("continue-offline"), Reason: c.String("reason")}
+	switch {
+	case r.ContinueOffline && r.Undo:
+		return r, usage("either give it up or go on")
+	case r.ContinueOffline && strings.TrimSpace(r.Reason) == "":
+		return r, usage("--continue-offline needs --reason: say why the new owner cannot wait until the cut-off is confirmed")
+	case !r.ContinueOffline && r.Reason != "":
+		return r, usage("--reason belongs to --continue-offline")
+	}
+	return r, nil
 }
 
 // codes is the action of commands that take codes, typed or captured.
@@ -251,8 +281,10 @@ func stillOpen(pushed []api.Change) error {
 }
 
 func printOutcome(out screen, o api.Outcome) {
-	printChanges(out, o.Changes, false)
-	if o.Token != nil {
+	printChanges(out, o.Changes, slices.ContainsFunc(o.Changes, func(ch api.Change) bool { return ch.Token != o.Changes[0].Token }))
+	if o.Token != nil && o.Token.Unfinished != "" && o.Text != "" { // as asked
+		out.say("%s", o.Text)
+	} else if o.Token != nil {
 		printStanding(out, *o.Token)
 	}
 }

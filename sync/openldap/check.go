@@ -65,7 +65,7 @@ func (k *checker) add(what, cure string) {
 
 // run returns an error only if the server stopped answering.
 func (k *checker) run(ctx context.Context) error {
-	for _, step := range []func() error{k.schema, k.bases, k.params, k.overlay, k.tokenRights, k.peopleRights, k.limits, k.lastWrites} {
+	for _, step := range []func() error{k.schema, k.bases, k.params, k.overlay, k.tokenRights, k.peopleRights, k.mailRight, k.limits, k.lastWrites} {
 		if err := step(); err != nil && !isAnswer(err) {
 			return k.unavailable(err)
 		} else if err != nil {

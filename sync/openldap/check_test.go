@@ -64,6 +64,7 @@ func TestCheckNamesEveryMissingRight(t *testing.T) {
 		{"wrong params", "", "", func(c *openldap.Config) { c.Params = map[int]string{6: synctest.Params8} }, `oathOTPLength "8"`, "oathOTPLength to 6"},
 		{"wrong password", "", "", func(c *openldap.Config) { c.Password = secret.New([]byte("wrong")) }, "does not accept", "password"},
 		{"no server", "", "", func(c *openldap.Config) { c.URLs = []string{"ldap://127.0.0.1:1"} }, "refused", "start the server"},
+		{"mail in another attribute", "", "", func(c *openldap.Config) { c.MailAttribute = "mailbox" }, "sees no mail address", `attrs=mailbox ` + by + "read"},
 		{"overlay off", "overlay otp", "database config\nrootdn " + s.BindDN, original, "overlay does not run", "overlay otp"},
 		{"overlay on", "overlay otp", "overlay otp\n\ndatabase config\nrootdn " + s.BindDN, original, "", ""},
 	} {

@@ -37,7 +37,9 @@ type Config struct {
 	TokensBase string         // token entries stand directly below it
 	Params     map[int]string // digits to the DN of the oathHOTPParams entry
 	Timeout    time.Duration  // 0 means DefaultTimeout
-	Desk       string         // names the vault whose generations are counted, in one word; may be empty
+	// MailAttribute holds users' mail addresses; empty: they are not read.
+	MailAttribute string
+	Desk          string // names the vault whose generations are counted, in one word; may be empty
 }
 
 // external tells whether the server knows the desk by something else than a password.
@@ -50,6 +52,9 @@ func (c *Config) check() error {
 	}
 	if (c.ClientCert == "") != (c.ClientKey == "") {
 		return errors.New("a client certificate and its key go together: name both files")
+	}
+	if c.MailAttribute != "" && !attributeName.MatchString(c.MailAttribute) {
+		return fmt.Errorf("%q is not the name of an attribute", c.MailAttribute)
 	}
 	if len(c.Params) == 0 {
 		return errors.New("no oathHOTPParams entry is named, for example 6 = \"cn=hotp6,ou=tokens,dc=example,dc=org\"")

@@ -57,7 +57,7 @@ func (s *Slapd) Stored(central string) (counter int64, err error) {
 func (s *Slapd) Crowd(n int) (all []string, err error) {
 	err = s.AsAdmin(func(c *ldap.Conn) error {
 		for i := range n {
-			central := fmt.Sprintf("FOB%07d", i)
+			central := fmt.Sprintf("OLD%07d", i)
 			a := ldap.NewAddRequest(tokenDN(central), nil)
 			a.Attribute("objectClass", []string{"device", "oathHOTPToken"})
 			a.Attribute(attrSecret, []string{fmt.Sprintf("%020d", i)})

@@ -61,7 +61,8 @@ func (k Key) VerifyText(kind Kind, text []byte, s Signature) error {
 
 // statement is what is signed of a text. It must never change.
 func statement(kind Kind, k Key, text []byte) frame {
-	return frame(nil).text(string(kind)).text(string(k[:])).text(string(text))
+	f := make(frame, 0, len(kind)+len(k)+len(text)+3*8)
+	return f.text(string(kind)).text(string(k[:])).text(string(text))
 }
 
 // Plain is a text as an entry would hold it: without what could act on a terminal or change how the rest of a line reads, and cut

@@ -110,6 +110,7 @@ type Key struct {
 	Port     string `json:"port" example:"1-1"`
 	Emulated bool   `json:"emulated" doc:"Not a hardware token"`
 	New      bool   `json:"new" doc:"Plugged in just now and still being identified"`
+	Unknown  bool   `json:"unknown,omitempty" doc:"The desk has no token of it, and never had"`
 	Slots    []Slot `json:"slots,omitempty"`
 	Problem  string `json:"problem,omitempty" doc:"Why the device cannot be used"`
 	Cure     string `json:"cure,omitempty" doc:"What to do about the problem, if that is known"`
@@ -121,7 +122,7 @@ type Slot struct {
 	Configured bool   `json:"configured"`
 	Status     string `json:"status,omitempty" doc:"Status in the inventory, absent if the desk did not enroll it"`
 	Owner      string `json:"owner,omitempty"`
-	Due        string `json:"due,omitempty" doc:"What is to be done with it next, if anything: it is unfinished, compromised, expired, or not what the inventory says"`
+	Due        string `json:"due,omitempty" doc:"What is to be done with it next, if anything: it is unfinished, compromised, a leaver's, to be reseeded, expired, or not what the inventory says"`
 }
 
 // Keys lists inserted devices and why a bus shows none.
@@ -166,6 +167,7 @@ type Token struct {
 	Stale      bool       `json:"stale,omitempty" doc:"The vault was restored since its counter was last seen: resync it before use"`
 	Waiting    int        `json:"waiting" doc:"Changes of it that the central service has not confirmed"`
 
+	Address     string     `json:"address,omitempty" doc:"Where its codes are sent, if they are"`
 	Description string     `json:"description,omitempty" doc:"An officer's words"`
 	Batch       string     `json:"batch,omitempty"`
 	Tenant      string     `json:"tenant,omitempty"`
@@ -173,6 +175,11 @@ type Token struct {
 	Loss        *Loss      `json:"loss,omitempty" doc:"Why it is compromised"`
 	Wiped       *time.Time `json:"wiped,omitempty" doc:"When the compromised token was erased on its device"`
 	Actions     []string   `json:"actions" doc:"What the caller can do with it now"`
+
+	ReseedDue  bool   `json:"reseed_due,omitempty" doc:"It was freed while its device was not at hand: whoever had it may have its seed"`
+	Due        string `json:"due,omitempty" doc:"What is to be done with it next, if anything"`
+	Replaces   string `json:"replaces,omitempty" doc:"The token in whose place it came"`
+	ReplacedBy string `json:"replaced_by,omitempty" doc:"The token that came in its place"`
 }
 
 // Tokens is one page of the inventory.
@@ -218,6 +225,9 @@ type Status struct {
 	Buses      []Bus          `json:"buses"`
 	Central    Central        `json:"central"`
 	Unfinished []string       `json:"unfinished" doc:"Work that waits to be resolved"`
+	Notices    *NoticesStatus `json:"notices,omitempty" doc:"Mail to tokens' holders; absent while the vault is not open"`
+	Leavers    int            `json:"leavers,omitempty" doc:"People whose tokens are to come back"`
+	Overdue    int            `json:"leavers_overdue,omitempty" doc:"Of those, whose deadline has passed"`
 }
 
 // Finding is one thing that doctor looked at.
@@ -243,6 +253,7 @@ type Enroll struct {
 	Identifier   bool   `json:"identifier,omitempty"`
 	Enter        bool   `json:"enter,omitempty"`
 	Overwrite    bool   `json:"overwrite,omitempty"`
+	Tenant       string `json:"tenant,omitempty" maxLength:"64" pattern:"^[a-z0-9-]*$" doc:"Whose it is; empty: the one in which the caller is an officer"`
 	Typed        bool   `json:"typed,omitempty" doc:"Do not capture codes: leave the token unfinished, for resolve with two typed codes"`
 }
 
@@ -259,6 +270,9 @@ type Codes struct {
 
 // Resolve says how to settle unfinished work.
 type Resolve struct {
-	Undo  bool     `json:"undo,omitempty" doc:"Erase what an unfinished enroll has left"`
+	Undo  bool     `json:"undo,omitempty" doc:"Erase what an unfinished enroll has left, or call a reissue off"`
 	Codes []string `json:"codes,omitempty" minItems:"2" maxItems:"2" doc:"Two codes in a row that the key has typed since it was programmed"`
+
+	ContinueOffline bool   `json:"continue_offline,omitempty" doc:"Of a reissue: go on although the central service does not confirm the cut-off; takes a reason"`
+	Reason          string `json:"reason,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line"`
 }

@@ -39,9 +39,10 @@ type Drift struct {
 
 // DriftRow is one token, here and there.
 type DriftRow struct {
-	Token       string       `json:"token,omitempty" doc:"Absent if the desk has no such token"`
+	Token       string       `json:"token,omitempty" doc:"Absent if the desk never had such a token"`
 	Central     string       `json:"central_name"`
 	Desk        *DeskSide    `json:"desk,omitempty" doc:"Absent if the desk does not know it"`
+	Deleted     *Deleted     `json:"deleted,omitempty" doc:"The desk had it, and deleted it"`
 	There       []There      `json:"there" doc:"In the order of the providers"`
 	Differences []Difference `json:"differences"`
 }
@@ -52,6 +53,12 @@ type DeskSide struct {
 	Status     string `json:"status"`
 	Counter    uint64 `json:"counter"`
 	Generation int    `json:"generation"`
+}
+
+// Deleted is what the desk has of a token that it has deleted.
+type Deleted struct {
+	Time       time.Time `json:"time"`
+	Generation int       `json:"generation" doc:"Of its last seed"`
 }
 
 // There is what a provider has of it.
@@ -113,23 +120,4 @@ type Repaired struct {
 	Steps   int      `json:"steps"`
 	Changes []Change `json:"changes" doc:"What became of the changes for the central service, the first hundred"`
 	More    int      `json:"more,omitempty" doc:"Further changes, in the outbox"`
-}
-
-// UserTokens is all that is known of one user's tokens.
-type UserTokens struct {
-	User    string      `json:"user"`
-	Known   bool        `json:"known" doc:"The central service knows the user"`
-	Problem string      `json:"problem,omitempty"`
-	Tokens  []UserToken `json:"tokens"`
-}
-
-// UserToken is one of them.
-type UserToken struct {
-	Token       string       `json:"token,omitempty"`
-	Central     string       `json:"central_name"`
-	Desk        *DeskSide    `json:"desk,omitempty" doc:"Absent if the desk does not know it"`
-	There       *There       `json:"there,omitempty" doc:"All providers together; absent if they were not asked"`
-	Problem     string       `json:"problem,omitempty"`
-	Differences []Difference `json:"differences"`
-	Waiting     int          `json:"waiting"`
 }

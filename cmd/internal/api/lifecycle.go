@@ -12,11 +12,13 @@ type Loss struct {
 
 // Order asks for one action on one or several tokens: all of them or none.
 type Order struct {
-	Tokens      []string   `json:"tokens" minItems:"1" maxItems:"1000" maxLength:"64" pattern:"^yk-[0-9]{1,10}/otp[12]$" example:"[\"yk-12345678/otp2\"]"`
+	Tokens      []string   `json:"tokens" minItems:"1" maxItems:"1000" maxLength:"64" pattern:"^(yk-[0-9]{1,10}/otp[12]|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" example:"[\"yk-12345678/otp2\"]"`
 	User        string     `json:"user,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._@-]*$" doc:"assign: to whom"`
 	Loss        string     `json:"loss,omitempty" enum:"lost,stolen,damaged,destroyed,other" doc:"compromise: why; other takes a reason"`
 	Reason      string     `json:"reason,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line"`
 	Description *string    `json:"description,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line" doc:"edit: the new one; absent: as it is"`
+	Address     *string    `json:"address,omitempty" maxLength:"320" pattern:"^[^\\p{Cc}]*$" patternDescription:"an address in one line" doc:"edit, of a token whose codes are sent: the new one; absent: as it is"`
+	Tenant      *string    `json:"tenant,omitempty" maxLength:"64" pattern:"^[a-z0-9-]*$" doc:"edit: whose it is to be from now on; empty: the desk's; absent: as it is"`
 	Expires     *time.Time `json:"expires,omitempty" doc:"edit: when its time is over; 0001-01-01T00:00:00Z: never; absent: as it is"`
 }
 
@@ -29,6 +31,7 @@ type Effect struct {
 	NewOwner string   `json:"new_owner,omitempty" doc:"Who has it afterwards"`
 	Pushes   []string `json:"pushes" doc:"Changes for the central service" example:"[\"unassign\",\"disable\"]"`
 	LastOf   string   `json:"last_of,omitempty" doc:"The user who is left without an active token"`
+	Warning  string   `json:"warning,omitempty" doc:"What speaks against it, and what to do instead"`
 }
 
 // Intent is what an order would do.
@@ -92,6 +95,7 @@ type Type struct {
 	Code        string   `json:"code" example:"yubikey-hotp"`
 	Name        string   `json:"name"`
 	Description string   `json:"description,omitempty"`
+	Offered     bool     `json:"offered" doc:"New ones can be added"`
 	Retired     bool     `json:"retired" doc:"No new ones are enrolled"`
 	Instead     string   `json:"instead,omitempty" doc:"What to register instead of a retired one"`
 	Actions     []string `json:"actions" doc:"What can be done with one at all"`

@@ -129,7 +129,7 @@ func choose(only string) (chosen []Scenario, err error) {
 
 // table shows what was tried, and every loss.
 func table(out io.Writer, tallies []tally) {
-	fmt.Fprintf(out, "%-12s %5s %6s %5s %8s %6s %5s %8s %7s %5s %6s %7s  %s\n",
+	fmt.Fprintf(out, "%-14s %5s %6s %5s %8s %6s %5s %8s %7s %5s %6s %7s  %s\n",
 		"scenario", "calls", "killed", "torn", "unsynced", "random", "twice", "old copy", "refused", "later", "lost", "seconds", "calls on")
 	var sum tally
 	for _, t := range tallies {
@@ -159,6 +159,6 @@ func table(out io.Writer, tallies []tally) {
 }
 
 func row(out io.Writer, t tally, kinds string) {
-	fmt.Fprintf(out, "%-12s %5d %6d %5d %8d %6d %5d %8d %7d %5d %6d %7.1f  %s\n", t.scenario, t.calls, t.points, t.torn, t.unsynced, t.random, t.twice,
+	fmt.Fprintf(out, "%-14s %5d %6d %5d %8d %6d %5d %8d %7d %5d %6d %7.1f  %s\n", t.scenario, t.calls, t.points, t.torn, t.unsynced, t.random, t.twice,
 		t.put, t.refused, t.late, len(t.losses), t.took.Seconds(), kinds)
 }

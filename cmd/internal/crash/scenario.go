@@ -35,6 +35,9 @@ func scenarios() []Scenario {
 		{Name: "undo", Prepare: halfEnrolled, Act: undo, Check: undone},
 		{Name: "shred", Prepare: halfEnrolled, Act: undoAndRotate, Check: shredded},
 		{Name: "reissue", Prepare: owned, Act: reissue, Check: reissued},
+		{Name: "reissue-absent", Prepare: owned, Act: reissueLater, Check: reissuedLater},
+		{Name: "replace", Prepare: firstSlotOnly, Act: replaceLost, Check: replacedLost},
+		{Name: "reissue-fob", Begin: withFob, Prepare: fobOwned, Act: giveFob, Check: fobGiven},
 		{Name: "reseed", Prepare: enrolledBefore, Act: reseed, Check: reseeded},
 		{Name: "wipe", Prepare: enrolledBefore, Act: wipe, Check: wiped},
 		{Name: "delete", Central: true, Prepare: enrolledBefore, Act: erase, Check: erased},
@@ -192,7 +195,7 @@ func other(user string) string {
 }
 
 func reissue(ctx context.Context, s *stage) error {
-	_, err := s.work(ctx, s.path("/reissue"), api.User{User: s.user})
+	_, err := s.work(ctx, s.path("/reissue"), api.Reissue{User: s.user})
 	return err
 }
 

@@ -41,6 +41,7 @@ type stage struct {
 	user   string        // whom the key is for, or to go to
 	done   int           // how many of the act's steps were reported as done
 	unused int           // codes typed since the last login
+	shown  uint64        // how many codes the fob has shown
 	said   []string      // what the daemon has said in its last work
 
 	pin     string   // of the vault

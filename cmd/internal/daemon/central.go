@@ -53,7 +53,7 @@ func (d *Daemon) directory() (*directory, error) {
 		URLs: c.URLs, StartTLS: c.StartTLS, CAFile: c.CAFile, BindDN: c.BindDN, Password: password,
 		ClientCert: c.ClientCert, ClientKey: c.ClientKey,
 		PeopleBase: c.PeopleBase, UserFilter: c.UserFilter, TokensBase: c.TokensBase, Params: params,
-		Timeout: time.Duration(c.Timeout),
+		Timeout: time.Duration(c.Timeout), MailAttribute: d.mailAttribute(),
 	}
 	unnamed, err := openldap.New(config)
 	if err != nil {
@@ -145,22 +145,20 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 	refuse := func(next, format string, args ...any) error {
 		return &provision.RefusedError{Reason: fmt.Sprintf(format, args...), Next: next}
 	}
-	user, err := desk.Connector.FindUser(ctx, name)
-	switch {
-	case errors.Is(err, syncer.ErrRefused):
-		return "", &provision.RefusedError{Reason: err.Error()}
-	case err != nil:
-		desk.Log.Warn("cannot ask the central service about a user; going on", "user", name, "error", err)
-		user.Name = name
-	}
-	if limit == 0 {
-		return user.Name, nil
+	user, err := findUser(ctx, desk, name)
+	if err != nil || limit == 0 {
+		return user.Name, err
 	}
 	var owned []vault.Token
 	var promised []vault.Job
 	err = desk.Vault.View(func(tx *vault.Tx) (err error) {
-		if owned, _, err = tx.Tokens(vault.Filter{Owner: user.Name, Limit: limit}); err != nil {
-			return err
+		for t, err := range tx.AllTokens(vault.Filter{Owner: user.Name, Limit: 100}) {
+			if err != nil {
+				return err
+			}
+			if !provision.TypeOf(t.ID).Sent { // which the service is not told of
+				owned = append(owned, t)
+			}
 		}
 		promised, err = provision.JobsFor(tx, user.Name)
 		return err
@@ -179,6 +177,22 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 			"%s has %s in %s already, which takes %d token per user", user.Name, user.Tokens[0], service, limit)
 	}
 	return user.Name, nil
+}
+
+// findUser refuses a user whom the central service does not know. If it does not answer, anybody may be one.
+func findUser(ctx context.Context, desk *localapi.Desk, name string) (syncer.User, error) {
+	if desk.Connector == nil {
+		return syncer.User{Name: name}, nil
+	}
+	user, err := desk.Connector.FindUser(ctx, name)
+	switch {
+	case errors.Is(err, syncer.ErrRefused):
+		return user, &provision.RefusedError{Reason: err.Error()}
+	case err != nil:
+		desk.Log.Warn("cannot ask the central service about a user; going on", "user", name, "error", err)
+		user.Name = name
+	}
+	return user, nil
 }
 
 // centralTokens names the tokens with which a user can log in at the central service. A user whom it does not know has none.

@@ -22,14 +22,18 @@ const DefaultConfigPath = "/etc/tokendesk/tokendesk.toml"
 
 // Config is the one configuration file, in TOML. Unknown keys are refused.
 type Config struct {
-	Vault   VaultConfig   `toml:"vault"`
-	Backup  BackupConfig  `toml:"backup"`
-	Audit   AuditConfig   `toml:"audit"`
-	API     APIConfig     `toml:"api"`
-	Devices DevicesConfig `toml:"devices"`
-	Central CentralConfig `toml:"central"`
-	Roles   RolesConfig   `toml:"roles"`
-	Policy  PolicyConfig  `toml:"policy"`
+	Desk    DeskConfig     `toml:"desk"`
+	Vault   VaultConfig    `toml:"vault"`
+	Backup  BackupConfig   `toml:"backup"`
+	Audit   AuditConfig    `toml:"audit"`
+	API     APIConfig      `toml:"api"`
+	Devices DevicesConfig  `toml:"devices"`
+	Central CentralConfig  `toml:"central"`
+	Roles   RolesConfig    `toml:"roles"`
+	Notices *NoticesConfig `toml:"notices"`
+	Policy  PolicyConfig   `toml:"policy"`
+	// Tenants names the groups whose members have a role for the tokens of one tenant only, by its name.
+	Tenants map[string]TenantConfig `toml:"tenants"`
 	// Types says what the administrator makes of types of tokens, by their codes.
 	Types map[string]TypeConfig `toml:"types"`
 }
@@ -76,6 +80,13 @@ type RolesConfig struct {
 	Administrators string `toml:"administrators"` // make, move and restore the vault
 }
 
+// TenantConfig says who may do what with the tokens of one tenant. Whoever has a role in RolesConfig has it for these, too.
+type TenantConfig struct {
+	Officers  string `toml:"officers"`
+	Approvers string `toml:"approvers"`
+	Auditors  string `toml:"auditors"`
+}
+
 // PolicyConfig says what takes a second officer, beside giving up a cut-off.
 type PolicyConfig struct {
 	ApproveLastToken      bool `toml:"approve_last_token"`      // whatever leaves a user without an active token
@@ -88,6 +99,7 @@ type TypeConfig struct {
 	Description string `toml:"description"` // empty: the desk's
 	Retired     bool   `toml:"retired"`     // none is enrolled any more, and those that are there are shown as out of date
 	Instead     string `toml:"instead"`     // what to register instead of a retired one
+	Offered     bool   `toml:"offered"`     // of mail and phone: somebody sends such codes, so that tokens of the type can be added
 }
 
 // CentralConfig says which central service is pushed to, if any.
@@ -115,6 +127,8 @@ type OpenLDAPConfig struct {
 	TokensBase   string            `toml:"tokens_base"`
 	Params       map[string]string `toml:"params"` // DN of the oathHOTPParams entry, by number of digits
 	Timeout      Duration          `toml:"timeout"`
+	// MailAttribute holds users' mail addresses, for notices; "mail" if empty.
+	MailAttribute string `toml:"mail_attribute"`
 }
 
 // Duration is a time span such as "30s".

@@ -96,7 +96,7 @@ func plain(message string) string {
 
 // check says what is wrong with a configuration that is well written.
 func (c Config) check() []string {
-	return slices.Concat(c.Vault.check(), c.Backup.check(), c.paths(), c.Central.check(), c.Policy.check(), c.checkTypes())
+	return slices.Concat(c.Desk.check(), c.Vault.check(), c.Backup.check(), c.paths(), c.Central.check(), c.Notices.check(c.Central), c.Policy.check(), c.checkTypes(), c.checkTenants())
 }
 
 func (p PolicyConfig) check() (problems []string) {
@@ -106,12 +106,31 @@ func (p PolicyConfig) check() (problems []string) {
 	return problems
 }
 
+// tenantName is what tokens and commands call a tenant.
+var tenantName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
+
+func (c Config) checkTenants() (problems []string) {
+	for name, t := range c.Tenants {
+		key := "tenants." + keyName(toml.Key{name})
+		switch {
+		case !tenantName.MatchString(name):
+			problems = append(problems, key+": a tenant is named by up to 64 small letters, digits and -")
+		case t == TenantConfig{}:
+			problems = append(problems, key+" names no group: nobody would have a role in it")
+		}
+	}
+	slices.Sort(problems) // a map has no order
+	return problems
+}
+
 func (c Config) checkTypes() (problems []string) {
 	for code, t := range c.Types {
 		key := "types." + keyName(toml.Key{code})
 		switch {
 		case !slices.ContainsFunc(provision.Types(), func(t provision.Type) bool { return t.Code == code }):
 			problems = append(problems, key+": there is no such type; tokendesk types shows them all")
+		case t.Offered && code != provision.TypeMail && code != provision.TypePhone:
+			problems = append(problems, key+".offered has no use: such tokens are always offered, unless they are retired")
 		case t.Instead != "" && !t.Retired:
 			problems = append(problems, key+".instead has no use without retired = true")
 		}
@@ -179,6 +198,9 @@ func (c Config) paths() (problems []string) {
 	if o := c.Central.OpenLDAP; o != nil {
 		entries = append(entries, entry{"central.openldap.ca_file", o.CAFile}, entry{"central.openldap.password_file", o.PasswordFile},
 			entry{"central.openldap.client_cert", o.ClientCert}, entry{"central.openldap.client_key", o.ClientKey})
+	}
+	if n := c.Notices; n != nil {
+		entries = append(entries, entry{"notices.ca_file", n.CAFile}, entry{"notices.password_file", n.PasswordFile}, entry{"notices.templates", n.Templates})
 	}
 	keys := map[string]string{}
 	for _, e := range entries {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,11 +74,16 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if directory != nil {
 		defer directory.Close()
 	}
-	listener, err := listen(d.Config.API.Socket, d.Config.roles())
+	notices, err := d.notices(directory)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(d.Config.API.Socket, d.Config.groups())
 	if err != nil {
 		return err
 	}
 	desk := d.assemble(buses, directory)
+	d.tellHolders(desk, notices)
 	defer func() { err = errors.Join(err, desk.Keeper.Close()) }()
 	desk.Keeper.Opened = func() {
 		if directory != nil {
@@ -89,6 +95,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 			d.Log.Error("cannot finish interrupted work", "error", err)
 		}
 		desk.Outbox.Wake()
+		desk.Notices.Wake()
 		desk.Refresher.Nudge()
 	}
 	desk.Keeper.Open() // if it cannot be, that is logged and shown
@@ -100,7 +107,7 @@ func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.De
 	v := vault.At(c.Vault.Path, c.Vault.open)
 	desk := &localapi.Desk{
 		Vault: v, Keys: keys.New(d.Log, buses...), Version: Version, Since: time.Now().UTC(),
-		Roles: c.roles(), Types: c.namings(), Log: d.Log,
+		Roles: c.roles(), Tenants: c.tenants(), Types: c.namings(), Imprint: c.Desk.imprint(), Log: d.Log,
 		Board: localapi.Board{Parent: c.Vault.parent(), Fingerprint: tpmseal.Fingerprint, Wrap: tpmseal.Wrap},
 		Keeper: &keeper.Keeper{
 			Vault: v, Log: d.Log, ShredAfter: time.Duration(c.Vault.ShredAfter),
@@ -118,6 +125,24 @@ func (d *Daemon) assemble(buses []device.Bus, directory *directory) *localapi.De
 
 func (c Config) roles() localapi.Roles {
 	return localapi.Roles{Officers: c.Roles.Officers, Approvers: c.Roles.Approvers, Auditors: c.Roles.Auditors, Administrators: c.Roles.Administrators}
+}
+
+// groups are those whose members have any role, each once.
+func (c Config) groups() []string {
+	all := c.roles().Groups()
+	for _, roles := range c.tenants() {
+		all = append(all, roles.Groups()...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (c Config) tenants() map[string]localapi.Roles {
+	all := map[string]localapi.Roles{}
+	for name, t := range c.Tenants {
+		all[name] = localapi.Roles{Officers: t.Officers, Approvers: t.Approvers, Auditors: t.Auditors}
+	}
+	return all
 }
 
 func (c Config) namings() map[string]localapi.Naming {
@@ -147,8 +172,17 @@ func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 				return fn(slot, k.Info.Emulated)
 			})
 		},
+		FindUser: func(ctx context.Context, name string) (string, error) {
+			user, err := findUser(ctx, desk, name)
+			return user.Name, err
+		},
 		CheckUser: func(ctx context.Context, name string) (string, error) { return checkUser(ctx, desk, name) },
-		Policy:    provision.Policy{LastToken: d.Config.Policy.ApproveLastToken, CompromiseOver: d.Config.Policy.ApproveCompromiseOver},
+		AtHand:    desk.Keys.Inserted,
+		Counter: func(ctx context.Context, id device.TokenID) (uint64, error) {
+			base, _, err := desk.Outbox.Observe(ctx, id)
+			return base, err
+		},
+		Policy: provision.Policy{LastToken: d.Config.Policy.ApproveLastToken, CompromiseOver: d.Config.Policy.ApproveCompromiseOver},
 	}
 	desk.Keeper.Expire = desk.Runner.ExpireDue
 	desk.Drift = syncer.NewDrift(v, desk.Connector, syncer.DriftConfig{Wake: desk.Outbox.Wake, Claim: desk.Runner.Claim})
@@ -173,12 +207,17 @@ func (d *Daemon) serve(ctx context.Context, desk *localapi.Desk, listener net.Li
 	server := desk.Server()
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	var parts sync.WaitGroup
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	parts.Go(func() { desk.Keys.Run(ctx) })
 	parts.Go(func() { desk.Keeper.Run(ctx) })
 	parts.Go(func() {
 		if err := desk.Outbox.Run(ctx); ctx.Err() == nil {
 			failed <- fmt.Errorf("the outbox stopped: %w", err)
+		}
+	})
+	parts.Go(func() {
+		if err := desk.Notices.Run(ctx); ctx.Err() == nil {
+			failed <- fmt.Errorf("notices are sent no more: %w", err)
 		}
 	})
 	parts.Go(func() {

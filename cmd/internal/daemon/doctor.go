@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/user"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ import (
 // doctor looks at everything the desk needs, and names what is broken with its cure.
 func (d *Daemon) doctor(desk *localapi.Desk) func(context.Context) []api.Finding {
 	return func(ctx context.Context) []api.Finding {
-		return slices.Concat(d.checkVault(desk), d.checkProcess(), d.checkBuses(desk), d.checkCentral(ctx, desk), d.checkWork(desk))
+		return slices.Concat(d.checkVault(desk), d.checkProcess(), d.checkBuses(desk), d.checkCentral(ctx, desk), d.checkNotices(ctx, desk), d.checkWork(desk))
 	}
 }
 
@@ -47,16 +48,22 @@ func (d *Daemon) checkProcess() []api.Finding {
 // checkRoles looks for the groups that the configuration names.
 func (d *Daemon) checkRoles() (found []api.Finding) {
 	roles := d.Config.Roles
-	for _, r := range []struct{ key, group string }{
-		{"officers", roles.Officers}, {"approvers", roles.Approvers}, {"auditors", roles.Auditors}, {"administrators", roles.Administrators},
-	} {
+	type named struct{ key, group, of string }
+	all := []named{
+		{"officers", roles.Officers, ""}, {"approvers", roles.Approvers, ""}, {"auditors", roles.Auditors, ""}, {"administrators", roles.Administrators, ""},
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Config.Tenants)) {
+		t, of := d.Config.Tenants[name], " of the tenant "+name
+		all = append(all, named{"officers", t.Officers, of}, named{"approvers", t.Approvers, of}, named{"auditors", t.Auditors, of})
+	}
+	for _, r := range all {
 		if r.group == "" {
 			continue
 		}
 		if _, err := user.LookupGroup(r.group); err != nil {
-			found = append(found, bad("access", "addgroup --system "+r.group, "the group %s of roles.%s does not exist", r.group, r.key))
+			found = append(found, bad("access", "addgroup --system "+r.group, "the group %s, whose members are to be %s%s, does not exist", r.group, r.key, r.of))
 		} else {
-			found = append(found, good("access", "members of the group %s are %s", r.group, r.key))
+			found = append(found, good("access", "members of the group %s are %s%s", r.group, r.key, r.of))
 		}
 	}
 	policy := d.Config.Policy

@@ -12,12 +12,10 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"tokendesk/cmd/internal/localapi"
 )
 
 // listen opens the API's socket, replacing one that nobody serves any more.
-func listen(path string, roles localapi.Roles) (net.Listener, error) {
+func listen(path string, groups []string) (net.Listener, error) {
 	if err := makeRoom(path); err != nil {
 		return nil, err
 	}
@@ -27,7 +25,7 @@ func listen(path string, roles localapi.Roles) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the API's socket: %w", err)
 	}
-	if err := openTo(path, roles); err != nil {
+	if err := openTo(path, groups); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return &crowd{Listener: listener}, nil
@@ -69,11 +67,10 @@ func makeRoom(path string) error {
 }
 
 // openTo lets in who may have a role. Whom the mode lets in, the API still asks for their role at every request.
-func openTo(path string, roles localapi.Roles) error {
-	groups := roles.Groups()
+func openTo(path string, groups []string) error {
 	for _, name := range groups {
 		if _, err := user.LookupGroup(name); err != nil {
-			return fmt.Errorf("[roles]: %w: create it with addgroup --system %s", err, name)
+			return fmt.Errorf("the configuration gives roles to a group: %w: create it with addgroup --system %s", err, name)
 		}
 	}
 	switch len(groups) {

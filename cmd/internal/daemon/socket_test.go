@@ -75,7 +75,7 @@ func TestRolesNeedTheirGroups(t *testing.T) {
 		API:   daemon.APIConfig{Socket: filepath.Join(dir, "desk.sock")},
 		Roles: daemon.RolesConfig{Auditors: "no-such-group"},
 	}}
-	if err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "[roles]: ") || !strings.Contains(err.Error(), "addgroup --system no-such-group") {
+	if err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "gives roles to a group: ") || !strings.Contains(err.Error(), "addgroup --system no-such-group") {
 		t.Errorf("it ended with: %v", err)
 	}
 	if _, err := os.Lstat(d.Config.API.Socket); err == nil {

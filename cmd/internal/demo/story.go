@@ -103,6 +103,7 @@ func (s *story) play(ctx context.Context) error {
 			return s.login(ctx, "bob", next, false)
 		}},
 		{"The new one lets him in", func() error { return s.login(ctx, "bob", fresh[1], true) }},
+		{"He signs for it: the receipt proves itself without the desk, and with one letter changed it does not", func() error { return s.sign(ctx, token) }},
 		{"The vault is backed up, and its audit trail goes to an auditor", func() error { return s.keep(ctx) }},
 		{"The workstation dies: another TPM, an empty disk, the backup and the recovery identity", func() error { return s.recover(ctx, token) }},
 		{"bob's key is resynced, and he logs in", func() error {

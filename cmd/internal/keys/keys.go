@@ -250,6 +250,11 @@ func (r *Registry) List() []Key {
 	return r.list()
 }
 
+// Inserted tells whether a device is inserted and identified.
+func (r *Registry) Inserted(id device.ID) bool {
+	return slices.ContainsFunc(r.List(), func(k Key) bool { return k.ID == id })
+}
+
 func (r *Registry) list() []Key {
 	var list []Key
 	for _, p := range r.ports {

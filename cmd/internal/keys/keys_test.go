@@ -50,6 +50,9 @@ func TestEventsComeInOrder(t *testing.T) {
 		}
 		b.next(heard, keys.Removed, anna)
 	}
+	if b.Inserted(anna) || !b.Inserted(bert) {
+		t.Errorf("inserted is %+v", b.List())
+	}
 	first.Insert()
 	b.next(early, keys.Added, anna)
 	b.next(late, keys.Added, anna)

@@ -30,31 +30,48 @@ type rejection struct {
 	Body api.Reason
 }
 
-func (d *Desk) approvals(context.Context, *nothing) (api.Approvals, error) {
+func (d *Desk) approvals(ctx context.Context, _ *nothing) (api.Approvals, error) {
 	out := api.Approvals{Approvals: []api.Approval{}}
-	err := d.Vault.View(func(tx *vault.Tx) error {
-		all, err := tx.Approvals()
-		for _, a := range all {
-			if time.Now().Before(a.Expires) {
-				out.Approvals = append(out.Approvals, approvalOf(a))
-			}
+	var all []vault.Approval
+	if err := d.Vault.View(func(tx *vault.Tx) (err error) { all, err = tx.Approvals(); return err }); err != nil {
+		return out, err
+	}
+	for _, a := range all {
+		if time.Now().Before(a.Expires) && d.mayHandle(ctx, a, everyone) == nil {
+			out.Approvals = append(out.Approvals, approvalOf(a))
 		}
-		return err
-	})
-	return out, err
+	}
+	return out, nil
 }
 
-func (d *Desk) showApproval(_ context.Context, in *ApprovalPath) (api.Approval, error) {
-	a, err := d.approval(in.ID)
+func (d *Desk) showApproval(ctx context.Context, in *ApprovalPath) (api.Approval, error) {
+	a, err := d.approval(ctx, in.ID, everyone)
 	return approvalOf(a), err
 }
 
-func (d *Desk) approval(id uint64) (a vault.Approval, err error) {
+// approval is one of those that are within the caller's reach.
+func (d *Desk) approval(ctx context.Context, id uint64, who access) (a vault.Approval, err error) {
 	err = d.Vault.View(func(tx *vault.Tx) (err error) {
 		a, err = tx.Approval(id)
 		return err
 	})
+	if err == nil {
+		err = d.mayHandle(ctx, a, who)
+	}
 	return a, noApproval(id, err)
+}
+
+// mayHandle refuses a caller to whom not all is known that an approval is about. What is about the outbox is of the whole desk.
+func (d *Desk) mayHandle(ctx context.Context, a vault.Approval, who access) error {
+	r := reachOf(ctx)
+	if who.admits(r.desk) {
+		return nil
+	}
+	var o provision.Order
+	if a.Action == actDiscard || json.Unmarshal(a.Request, &o) != nil {
+		return vault.ErrNotFound
+	}
+	return d.allWithin(r, who, o.Tokens)
 }
 
 func noApproval(id uint64, err error) error {
@@ -73,7 +90,7 @@ func approvalOf(a vault.Approval) api.Approval {
 
 // approve has done what another officer has asked for.
 func (d *Desk) approve(ctx context.Context, in *ApprovalPath) (api.Outcomes, error) {
-	a, err := d.approval(in.ID)
+	a, err := d.approval(ctx, in.ID, approvers)
 	if err != nil {
 		return api.Outcomes{}, err
 	}
@@ -86,9 +103,11 @@ func (d *Desk) approve(ctx context.Context, in *ApprovalPath) (api.Outcomes, err
 
 // reject ends what an officer has asked for, and tells what still waits. Who has asked may take it back; others are approvers.
 func (d *Desk) reject(ctx context.Context, in *rejection) (api.Approvals, error) {
-	a, err := d.approval(in.ID)
+	a, err := d.approval(ctx, in.ID, everyone)
 	if err == nil && a.By.UID != officer(ctx).UID {
-		err = d.require(ctx, approvers)
+		if err = d.require(ctx, approvers.inTenants()); err == nil {
+			_, err = d.approval(ctx, in.ID, approvers)
+		}
 	}
 	if err != nil {
 		return api.Approvals{}, err

@@ -80,9 +80,10 @@ func among(r syncer.Row, names []string) bool {
 
 func rowOf(r syncer.Row) api.DriftRow {
 	out := api.DriftRow{Central: r.Central, Desk: deskSide(r.Desk), There: []api.There{}, Differences: differences(r.Differences)}
-	if r.Desk != nil {
+	if r.Desk != nil || r.Deleted != nil {
 		out.Token = string(r.Token)
 	}
+	out.Deleted = deletedSide(r.Deleted)
 	for _, p := range r.There {
 		out.There = append(out.There, api.There{
 			Provider: p.Provider, Problem: p.Problem, Exists: p.Exists, Owner: p.Owner, Enabled: p.Enabled,
@@ -97,6 +98,13 @@ func deskSide(s *syncer.DeskSide) *api.DeskSide {
 		return nil
 	}
 	return &api.DeskSide{Owner: s.Owner, Status: string(s.Status), Counter: s.Counter, Generation: s.Generation}
+}
+
+func deletedSide(s *syncer.DeletedSide) *api.Deleted {
+	if s == nil {
+		return nil
+	}
+	return &api.Deleted{Time: s.Time, Generation: s.Generation}
 }
 
 func differences(all []syncer.Difference) []api.Difference {
@@ -158,26 +166,4 @@ func (d *Desk) repair(ctx context.Context, in *struct{ Body api.Repair }) (api.R
 	}
 	out.Changes = append(out.Changes, d.settle(ctx, changes)...)
 	return out, nil
-}
-
-type userPath struct {
-	User string `path:"user" doc:"Name of a user" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._@-]+$"`
-}
-
-func (d *Desk) showUser(ctx context.Context, in *userPath) (api.UserTokens, error) {
-	view, err := d.Drift.UserView(ctx, in.User)
-	out := api.UserTokens{User: view.User, Known: view.Known, Problem: view.Problem, Tokens: []api.UserToken{}}
-	for _, t := range view.Tokens {
-		shown := api.UserToken{
-			Central: t.Central, Desk: deskSide(t.Desk), Problem: t.Problem, Differences: differences(t.Differences), Waiting: len(t.Waiting),
-		}
-		if t.Desk != nil {
-			shown.Token = string(t.Token)
-		}
-		if o := t.There; o != nil {
-			shown.There = &api.There{Provider: d.Connector.Name(), Exists: o.Exists, Owner: o.Owner, Enabled: o.Enabled, Counter: o.Counter}
-		}
-		out.Tokens = append(out.Tokens, shown)
-	}
-	return out, err
 }

@@ -24,7 +24,7 @@ const bodyPatience = 10 * time.Second
 
 // secretly registers an operation whose requests carry secrets in a frame, and then JSON. The router never sees such a body:
 // it would keep it in buffers that outlive the request. Where no secret is to be given, plain JSON will do.
-func secretly[In any](a huma.API, d *Desk, who access, path, id, summary string, names []string, fn func(context.Context, In, []secret.Secret) (api.VaultOutcome, error)) {
+func secretly[In, Out any](a huma.API, d *Desk, who access, path, id, summary string, names []string, fn func(context.Context, In, []secret.Secret) (Out, error)) {
 	op := d.guarded(operation(http.MethodPost, path, id, summary), who)
 	registry := a.OpenAPI().Components.Schemas
 	schema := registry.Schema(reflect.TypeFor[In](), true, id)
@@ -35,7 +35,7 @@ func secretly[In any](a huma.API, d *Desk, who access, path, id, summary string,
 		Content: map[string]*huma.MediaType{api.SecretType: media, "application/json": media},
 	}
 	op.Responses = map[string]*huma.Response{
-		"200":     described("OK", registry.Schema(reflect.TypeFor[api.VaultOutcome](), true, "VaultOutcome")),
+		"200":     described("OK", registry.Schema(reflect.TypeFor[Out](), true, "")),
 		"default": described("Error", registry.Schema(reflect.TypeFor[api.Error](), true, "Error")),
 	}
 	a.OpenAPI().AddOperation(&op)
@@ -55,8 +55,8 @@ func described(what string, schema *huma.Schema) *huma.Response {
 	return &huma.Response{Description: what, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 }
 
-func answerSecretly[In any](w http.ResponseWriter, r *http.Request, n int, parse func(io.Reader) (In, error),
-	fn func(context.Context, In, []secret.Secret) (api.VaultOutcome, error)) (out api.VaultOutcome, err error) {
+func answerSecretly[In, Out any](w http.ResponseWriter, r *http.Request, n int, parse func(io.Reader) (In, error),
+	fn func(context.Context, In, []secret.Secret) (Out, error)) (out Out, err error) {
 	if r.URL.RawQuery != "" {
 		return out, api.Errorf(api.Invalid, "the request is not valid: the query has a parameter that this operation does not know")
 	}

@@ -140,7 +140,7 @@ func (d *desk) aliveAndDiscreet(secret string) {
 // sane are paths that lead to the operation: with the enrolled token and with one that nobody knows.
 func (d *desk) sane(path string) []string {
 	token := string(device.SlotToken(device.YubiKeyID(keySerial), 2))
-	path = strings.NewReplacer("{seq}", "1", "{id}", "1", "{action}", "assign", "{user}", "carol").Replace(path)
+	path = strings.NewReplacer("{seq}", "1", "{id}", "1", "{action}", "assign", "{user}", "carol", "{report}", "stock").Replace(path)
 	known := strings.ReplaceAll(path, "{device}/{application}", token)
 	if known == path {
 		return []string{path}

@@ -23,8 +23,10 @@ import (
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/keeper"
 	"tokendesk/cmd/internal/keys"
+	"tokendesk/cmd/internal/paper"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
+	"tokendesk/sync/notice"
 	"tokendesk/vault"
 	"tokendesk/vault/audit"
 	"tokendesk/vault/secret"
@@ -38,6 +40,7 @@ type Desk struct {
 	Outbox    *syncer.Outbox
 	Connector syncer.Connector
 	Refresher *syncer.Refresher
+	Notices   *notice.Queue
 	Drift     *syncer.Drift
 	Keys      *keys.Registry
 	Doctor    func(context.Context) []api.Finding
@@ -46,6 +49,8 @@ type Desk struct {
 	Board     Board
 	Roles     Roles
 	Types     map[string]Naming // by code
+	Tenants   map[string]Roles  // by name: who has a role for its tokens only
+	Imprint   paper.Imprint     // what stands on paper
 	Log       *slog.Logger
 }
 
@@ -129,7 +134,7 @@ func (d *Desk) guard(next http.Handler) http.Handler {
 		switch {
 		case !p.known:
 			writeError(w, api.Errorf(api.Forbidden, "this connection has no peer credentials"))
-		case len(roles) == 0:
+		case roles.none():
 			writeError(w, api.Errorf(api.Forbidden, "%s may not use this desk: %s", p.name(), d.admission(p.name(), everyone)))
 		case r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "":
 			writeError(w, api.Errorf(api.Forbidden, "browsers may not use this socket"))

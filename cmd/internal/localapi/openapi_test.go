@@ -32,6 +32,7 @@ type action struct {
 	RequestBody *content            `json:"requestBody"`
 	Responses   map[string]*content `json:"responses"`
 	Roles       []string            `json:"x-roles"`
+	Tenants     bool                `json:"x-tenants"`
 }
 
 type content struct {
@@ -105,21 +106,31 @@ var promised = map[string]string{
 	"POST /v1/vault/rotate": "application/json", "POST /v1/vault/check": "application/json", "POST /v1/vault/backup": "application/json",
 	"POST /v1/vault/restore": "application/json", "POST /v1/vault/move": "application/json",
 	"GET /v1/audit": "application/json", "GET /v1/audit/export": "application/jsonl",
-	"POST /v1/tokens/actions/{action}":               "application/json",
-	"POST /v1/tokens/actions/{action}/preview":       "application/json",
-	"GET /v1/tokens/{device}/{application}/history":  "application/json",
-	"GET /v1/lifecycle":                              "application/json",
-	"GET /v1/types":                                  "application/json",
-	"GET /v1/approvals":                              "application/json",
-	"GET /v1/approvals/{id}":                         "application/json",
-	"POST /v1/approvals/{id}/approve":                "application/json",
-	"POST /v1/approvals/{id}/reject":                 "application/json",
-	"POST /v1/tokens/{device}/{application}/reseed":  "application/x-ndjson",
-	"POST /v1/tokens/{device}/{application}/wipe":    "application/x-ndjson",
-	"POST /v1/tokens/{device}/{application}/reissue": "application/x-ndjson",
-	"POST /v1/tokens/{device}/{application}/resolve": "application/x-ndjson",
-	"POST /v1/tokens/{device}/{application}/test":    "application/x-ndjson",
-	"POST /v1/tokens/{device}/{application}/resync":  "application/x-ndjson",
+	"POST /v1/tokens/actions/{action}":                "application/json",
+	"POST /v1/tokens/actions/{action}/preview":        "application/json",
+	"GET /v1/tokens/{device}/{application}/history":   "application/json",
+	"GET /v1/tokens/{device}/{application}/receipt":   "application/json",
+	"GET /v1/tokens/{device}/{application}/label":     "application/json",
+	"GET /v1/handovers/{id}/receipt":                  "application/json",
+	"GET /v1/tokens/{device}/{application}/handovers": "application/json",
+	"GET /v1/users/{user}":                            "application/json",
+	"GET /v1/leavers":                                 "application/json",
+	"POST /v1/leavers":                                "application/json",
+	"POST /v1/leavers/import":                         "application/json",
+	"POST /v1/leavers/{user}/settle":                  "application/json",
+	"POST /v1/leavers/{user}/remove":                  "application/json",
+	"GET /v1/lifecycle":                               "application/json",
+	"GET /v1/types":                                   "application/json",
+	"GET /v1/approvals":                               "application/json",
+	"GET /v1/approvals/{id}":                          "application/json",
+	"POST /v1/approvals/{id}/approve":                 "application/json",
+	"POST /v1/approvals/{id}/reject":                  "application/json",
+	"POST /v1/tokens/{device}/{application}/reseed":   "application/x-ndjson",
+	"POST /v1/tokens/{device}/{application}/wipe":     "application/x-ndjson",
+	"POST /v1/tokens/{device}/{application}/reissue":  "application/x-ndjson",
+	"POST /v1/tokens/{device}/{application}/resolve":  "application/x-ndjson",
+	"POST /v1/tokens/{device}/{application}/test":     "application/x-ndjson",
+	"POST /v1/tokens/{device}/{application}/resync":   "application/x-ndjson",
 }
 
 func TestOpenAPIDescribesTheAPI(t *testing.T) {

@@ -24,6 +24,11 @@ const maxWords = 200
 
 func (o *orderBody) object() string { return objectOf(o.Body.Tokens) }
 
+func (o *orderBody) concerns() (ids []device.TokenID, err error) {
+	order, err := orderOf(o.Action, o.Body)
+	return order.Tokens, err
+}
+
 func objectOf(tokens []string) string {
 	switch len(tokens) {
 	case 0:
@@ -36,7 +41,7 @@ func objectOf(tokens []string) string {
 
 func orderOf(action string, o api.Order) (provision.Order, error) {
 	out := provision.Order{
-		Action: provision.Action(action), User: o.User, Loss: vault.LossKind(o.Loss), Reason: o.Reason, Description: o.Description, Expires: o.Expires,
+		Action: provision.Action(action), User: o.User, Loss: vault.LossKind(o.Loss), Reason: o.Reason, Description: o.Description, Address: o.Address, Tenant: o.Tenant, Expires: o.Expires,
 	}
 	for field, words := range map[string]*string{"reason": &o.Reason, "description": o.Description} {
 		if words != nil && len(*words) > maxWords {
@@ -56,8 +61,14 @@ func orderOf(action string, o api.Order) (provision.Order, error) {
 // order does something with tokens, or keeps it for a second officer to approve.
 func (d *Desk) order(ctx context.Context, in *orderBody) (api.Outcomes, error) {
 	o, err := orderOf(in.Action, in.Body)
-	if roles := rolesFor(o.Action); err == nil && len(roles) > 0 {
+	if roles := rolesFor(o.Action); err == nil && len(roles.roles) > 0 {
 		err = d.require(ctx, roles)
+	}
+	if err != nil {
+		return api.Outcomes{}, err
+	}
+	if o.Tenant != nil {
+		err = d.settled(ctx, *o.Tenant)
 	}
 	if err != nil {
 		return api.Outcomes{}, err
@@ -74,11 +85,11 @@ func (d *Desk) order(ctx context.Context, in *orderBody) (api.Outcomes, error) {
 // words of its own.
 func rolesFor(action provision.Action) (a access) {
 	for _, r := range provision.Lifecycle() {
-		if r.Action == action && r.Role != "" && !slices.Contains(a, r.Role) {
-			a = append(a, r.Role)
+		if r.Action == action && r.Role != "" && !slices.Contains(a.roles, r.Role) {
+			a.roles = append(a.roles, r.Role)
 		}
 	}
-	return a
+	return a.inTenants()
 }
 
 // outcomes says what an order has led to, and what the central service made of it so far.
@@ -122,7 +133,7 @@ func (d *Desk) preview(ctx context.Context, in *orderBody) (api.Intent, error) {
 	for _, e := range intent.Effects {
 		out.Effects = append(out.Effects, api.Effect{
 			Token: string(e.Token), From: string(e.From), To: string(e.To), Owner: e.Owner, NewOwner: e.NewOwner,
-			Pushes: kinds(e.Pushes), LastOf: e.LastOf,
+			Pushes: kinds(e.Pushes), LastOf: e.LastOf, Warning: e.Warning,
 		})
 	}
 	out.Permanent = slices.ContainsFunc(provision.Lifecycle(), func(r provision.Rule) bool { return r.Action == o.Action && r.Permanent })

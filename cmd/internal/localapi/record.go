@@ -31,6 +31,9 @@ func (d *Desk) conclude(ctx context.Context, op huma.Operation, in any, err erro
 		}
 		d.Keeper.Record(audit.Act{Officer: by, Action: actionOf(op, in), Object: object, Outcome: outcome, Reason: failed.Message})
 	}
+	if failed == nil {
+		d.closeLeavers()
+	}
 	d.Keeper.Nudge()
 	return failed
 }

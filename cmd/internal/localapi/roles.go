@@ -47,77 +47,100 @@ func (r Roles) group(role string) string {
 }
 
 // access is the roles of which a caller needs one.
-type access []string
+type access struct {
+	roles []string
+	// tenants says that it is enough to have it in a tenant: what is asked for is about tokens, and others' are out of reach.
+	tenants bool
+}
 
 // What routes ask for.
 var (
-	everyone       = access{provision.RoleOfficer, provision.RoleApprover, provision.RoleAuditor, provision.RoleAdministrator}
-	officers       = access{provision.RoleOfficer}
-	approvers      = access{provision.RoleApprover}
-	auditors       = access{provision.RoleAuditor}
-	administrators = access{provision.RoleAdministrator}
+	everyone       = anyOf(provision.RoleOfficer, provision.RoleApprover, provision.RoleAuditor, provision.RoleAdministrator)
+	officers       = anyOf(provision.RoleOfficer)
+	approvers      = anyOf(provision.RoleApprover)
+	auditors       = anyOf(provision.RoleAuditor)
+	administrators = anyOf(provision.RoleAdministrator)
 )
 
+func anyOf(roles ...string) access { return access{roles: roles} }
+
+// inTenants is the same roles, be it in a tenant only.
+func (a access) inTenants() access { return access{a.roles, true} }
+
 func (a access) admits(roles []string) bool {
-	return slices.ContainsFunc(a, func(role string) bool { return slices.Contains(roles, role) })
+	return slices.ContainsFunc(a.roles, func(role string) bool { return slices.Contains(roles, role) })
 }
 
 // rolesOf are the roles of a peer. They are asked for at every request, so that whoever has left a group is out at once.
-func (d *Desk) rolesOf(p peer) []string {
+func (d *Desk) rolesOf(p peer) (r reach) {
 	if !p.known {
-		return nil
+		return r
 	}
 	if p.uid == 0 || int(p.uid) == unix.Geteuid() {
-		return everyone
+		r.desk = everyone.roles
+		return r
 	}
 	u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10))
 	if err != nil {
-		return nil
+		return r
 	}
 	groups, err := u.GroupIds()
 	if err != nil {
-		return nil
+		return r
 	}
-	var roles []string
-	for _, role := range everyone {
-		name := d.Roles.group(role)
-		if name == "" {
-			continue
+	in := func(all Roles) (roles []string) {
+		for _, role := range everyone.roles {
+			name := all.group(role)
+			if name == "" {
+				continue
+			}
+			if g, err := user.LookupGroup(name); err == nil && slices.Contains(groups, g.Gid) {
+				roles = append(roles, role)
+			}
 		}
-		if g, err := user.LookupGroup(name); err == nil && slices.Contains(groups, g.Gid) {
-			roles = append(roles, role)
+		return roles
+	}
+	r.desk = in(d.Roles)
+	for tenant, all := range d.Tenants {
+		if roles := in(all); len(roles) > 0 {
+			if r.tenants == nil {
+				r.tenants = map[string][]string{}
+			}
+			r.tenants[tenant] = roles
 		}
 	}
-	return roles
-}
-
-// callers are the roles of who makes a request.
-func callers(ctx context.Context) []string {
-	roles, _ := ctx.Value(rolesKey).([]string)
-	return roles
+	return r
 }
 
 // require refuses a caller who has none of some roles, and says how to get one.
 func (d *Desk) require(ctx context.Context, a access) error {
-	if a.admits(callers(ctx)) {
+	r := reachOf(ctx)
+	if a.admits(r.desk) || a.tenants && r.somewhere(a) {
 		return nil
 	}
-	return api.Errorf(api.Forbidden, "this takes the role %s: %s", strings.Join(a, " or "), d.admission(officer(ctx).Name, a))
+	whole := ""
+	if r.somewhere(a) {
+		whole = ", of the whole desk"
+	}
+	return api.Errorf(api.Forbidden, "this takes the role %s%s: %s", strings.Join(a.roles, " or "), whole, d.admission(officer(ctx).Name, a))
 }
 
 // admission says how somebody comes to one of some roles.
 func (d *Desk) admission(name string, a access) string {
-	for _, role := range a {
+	for _, role := range a.roles {
 		if g := d.Roles.group(role); g != "" {
 			return fmt.Sprintf("have an administrator run 'adduser %s %s', then log in again", name, g)
 		}
 	}
-	return fmt.Sprintf("the configuration names no group for it ([roles] %ss), so that only root has it", a[0])
+	return fmt.Sprintf("the configuration names no group for it ([roles] %ss), so that only root has it", a.roles[0])
 }
 
 // guarded declares what an operation takes, and has that checked before anything else of a request is looked at.
 func (d *Desk) guarded(op huma.Operation, a access) huma.Operation {
-	op.Extensions = map[string]any{"x-roles": a}
+	op.Extensions = map[string]any{"x-roles": a.roles}
+	if a.tenants {
+		op.Extensions["x-tenants"] = true // a role in the tokens' tenant is enough
+	}
 	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) {
 		if err := d.require(hc.Context(), a); err != nil {
 			(&lines{ctx: hc}).fail(d.conclude(hc.Context(), op, nil, err))

@@ -18,12 +18,15 @@ import (
 type nothing struct{}
 
 // status says what it can, whatever the vault's state.
-func (d *Desk) status(context.Context, *nothing) (api.Status, error) {
+func (d *Desk) status(ctx context.Context, _ *nothing) (api.Status, error) {
 	s := api.Status{
 		Version: d.Version, Since: d.Since, Tokens: map[string]int{}, Keys: len(d.Keys.List()),
 		Buses: d.buses(), Unfinished: []string{}, Vault: d.vault(),
 	}
-	err := errors.Join(d.central(&s.Central), d.Vault.View(func(tx *vault.Tx) error { return fill(&s, tx) }))
+	err := errors.Join(d.central(&s.Central), d.Vault.View(func(tx *vault.Tx) error {
+		s.Notices = d.noticesStatus(tx)
+		return fill(ctx, &s, tx)
+	}))
 	if state := (*vault.StateError)(nil); errors.As(err, &state) {
 		err = nil
 		if w := s.Vault.Waiting; w != nil {
@@ -33,18 +36,32 @@ func (d *Desk) status(context.Context, *nothing) (api.Status, error) {
 	return s, err
 }
 
-// fill tells what an open vault knows. It reads no tokens.
-func fill(s *api.Status, tx *vault.Tx) error {
+// fill tells what an open vault knows. It reads no tokens but those of leavers.
+func fill(ctx context.Context, s *api.Status, tx *vault.Tx) error {
 	n := tx.Counts()
 	for status, count := range n.Status {
 		s.Tokens[string(status)] = count
 	}
 	s.Stock, s.Stale, s.Central.Waiting, s.Central.CutOffs, s.Central.Parked = n.Stock, n.Stale, n.Waiting, n.CutOffs, n.Parked
+	if n.Leavers > 0 {
+		queue, err := provision.Leavers(tx)
+		if err != nil {
+			return err
+		}
+		countLeavers(s, queue)
+	}
 	jobs, err := tx.Jobs()
 	if err != nil {
 		return err
 	}
 	for _, j := range jobs {
+		tenant, _, err := tenantOf(tx, j.Token)
+		if err != nil {
+			return err
+		}
+		if !sees(ctx, tenant) {
+			continue
+		}
 		s.Unfinished = append(s.Unfinished, string(j.Token)+": "+provision.Waiting(j))
 	}
 	changes, err := tx.ChangesFrom(0, shownChanges)
@@ -72,10 +89,10 @@ func (d *Desk) buses() []api.Bus {
 	return list
 }
 
-func (d *Desk) devices(context.Context, *nothing) (api.Keys, error) {
+func (d *Desk) devices(ctx context.Context, _ *nothing) (api.Keys, error) {
 	out := api.Keys{Keys: []api.Key{}, Buses: d.buses()}
 	for _, k := range d.Keys.List() {
-		key, err := d.key(k)
+		key, err := d.key(ctx, k)
 		if err != nil {
 			return out, err
 		}
@@ -86,7 +103,7 @@ func (d *Desk) devices(context.Context, *nothing) (api.Keys, error) {
 
 func (d *Desk) watch(ctx context.Context, _ *nothing, write func(any) error) error {
 	return d.Keys.Watch(ctx, func(e keys.Event) error {
-		key, err := d.key(e.Key)
+		key, err := d.key(ctx, e.Key)
 		if err != nil {
 			return err
 		}
@@ -95,7 +112,7 @@ func (d *Desk) watch(ctx context.Context, _ *nothing, write func(any) error) err
 }
 
 // key joins what a key says with what the inventory knows of it.
-func (d *Desk) key(k keys.Key) (out api.Key, err error) {
+func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 	out = api.Key{
 		ID: string(k.ID), Serial: uint32(k.Serial), Bus: k.Bus, Port: k.Info.Port,
 		Emulated: k.Info.Emulated, Problem: k.Problem, Cure: k.Cure, New: k.New, Model: "unknown",
@@ -110,11 +127,14 @@ func (d *Desk) key(k keys.Key) (out api.Key, err error) {
 	for slot, configured := range k.Configured {
 		out.Slots = append(out.Slots, api.Slot{Token: string(device.SlotToken(k.ID, slot+1)), Configured: configured})
 	}
-	err = d.Vault.View(func(tx *vault.Tx) (err error) {
+	err = d.Vault.View(func(tx *vault.Tx) error {
+		out.Unknown = true
 		for i, s := range out.Slots {
-			if out.Slots[i], err = d.recognize(tx, device.TokenID(s.Token), s.Configured); err != nil {
+			slot, known, err := d.recognize(ctx, tx, device.TokenID(s.Token), s.Configured)
+			if err != nil {
 				return err
 			}
+			out.Slots[i], out.Unknown = slot, out.Unknown && !known
 		}
 		return nil
 	})
@@ -178,8 +198,8 @@ func (d *Desk) tokenOf(ctx context.Context, tx *vault.Tx, t vault.Token) (api.To
 		ID: string(t.ID), Device: string(t.ID.Device()), Central: t.ID.Central(), Type: kind, TypeName: d.naming(kind).Name, Status: string(t.Status),
 		Owner: t.Owner, Digits: t.Digits, Identifier: t.Identifier, Counter: t.Counter, Generation: t.Generation,
 		Firmware: t.Firmware.String(), Emulated: t.Emulated, Created: t.Created, Updated: t.Updated, Stale: t.Stale, Waiting: len(waiting),
-		Description: t.Description, Batch: t.Batch, Tenant: t.Tenant, LastUsed: timed(t.LastUsed), Expires: timed(t.Expires), Wiped: timed(t.Wiped),
-		OutOfDate: d.outOfDate(t), Actions: offered(ctx, t),
+		Address: t.Address, Description: t.Description, Batch: t.Batch, Tenant: t.Tenant, LastUsed: timed(t.LastUsed), Expires: timed(t.Expires), Wiped: timed(t.Wiped),
+		OutOfDate: d.outOfDate(t), Actions: offered(ctx, t), ReseedDue: t.ReseedDue, Replaces: string(t.Replaces), ReplacedBy: string(t.ReplacedBy),
 	}
 	if t.Loss != (vault.Loss{}) {
 		out.Loss = &api.Loss{Kind: string(t.Loss.Kind), Words: t.Loss.Words, Time: t.Loss.Time, Owner: t.Loss.Owner}
@@ -188,6 +208,8 @@ func (d *Desk) tokenOf(ctx context.Context, tx *vault.Tx, t vault.Token) (api.To
 	if found {
 		out.Unfinished = provision.Waiting(job)
 		out.Actions = slices.DeleteFunc(out.Actions, func(a string) bool { return !endsWork[provision.Action(a)] })
+	} else if err == nil {
+		out.Due, err = d.due(tx, t, slotUnseen)
 	}
 	return out, err
 }

@@ -60,7 +60,11 @@ func stream[In any](a huma.API, d *Desk, who access, method, path, id, summary s
 	huma.Register(a, op, func(_ context.Context, in *In) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			l := &lines{ctx: hc}
-			failed := d.conclude(hc.Context(), op, in, fn(hc.Context(), in, l.write))
+			err := d.within(hc.Context(), who, in)
+			if err == nil {
+				err = fn(hc.Context(), in, l.write)
+			}
+			failed := d.conclude(hc.Context(), op, in, err)
 			if failed != nil && hc.Context().Err() == nil {
 				l.fail(failed)
 			}

@@ -19,11 +19,15 @@ type Naming struct {
 	Description string
 	Retired     bool   // none is enrolled any more
 	Instead     string // what to register instead
+	Offered     bool   // of a type whose codes are sent: somebody sends them
 }
 
 // names is what types are called where the administrator says nothing.
 var names = map[string]Naming{
-	"yubikey-hotp": {Name: "YubiKey (HOTP)", Description: "A YubiKey that types a one-time password when it is touched"},
+	provision.TypeYubiKey: {Name: "YubiKey (HOTP)", Description: "A YubiKey that types a one-time password when it is touched"},
+	provision.TypeFob:     {Name: "Fob (HOTP)", Description: "A fob that shows a one-time password, and has come with its seed"},
+	provision.TypeMail:    {Name: "Mail", Description: "One-time passwords that are sent by mail"},
+	provision.TypePhone:   {Name: "Phone", Description: "One-time passwords that are sent to a telephone"},
 }
 
 // naming is a type as it is shown.
@@ -66,7 +70,7 @@ func (d *Desk) types(context.Context, *nothing) (api.Types, error) {
 	for _, t := range provision.Types() {
 		n := d.naming(t.Code)
 		out.Types = append(out.Types, api.Type{
-			Code: t.Code, Name: n.Name, Description: n.Description, Retired: n.Retired, Instead: n.Instead, Actions: actions(t.Actions),
+			Code: t.Code, Name: n.Name, Description: n.Description, Offered: d.unavailable(t.Code) == "", Retired: n.Retired, Instead: n.Instead, Actions: actions(t.Actions),
 		})
 	}
 	return out, nil
@@ -82,7 +86,7 @@ func actions(all []provision.Action) []string {
 
 // offered are the actions that a caller can take on a token as it is.
 func offered(ctx context.Context, t vault.Token) []string {
-	roles := callers(ctx)
+	roles := reachOf(ctx).in(t.Tenant)
 	return actions(slices.DeleteFunc(provision.Allowed(t), func(a provision.Action) bool { return !rolesFor(a).admits(roles) }))
 }
 

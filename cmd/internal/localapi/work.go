@@ -16,12 +16,24 @@ import (
 // pushPatience is how long an answer waits to say what the central service made of a change.
 const pushPatience = 3 * time.Second
 
+// singleToken stands for the application in the path of a device that is one token itself.
+const singleToken = "token"
+
 func (p *TokenPath) id() (device.TokenID, error) {
-	id, err := device.ParseTokenID(p.Device + "/" + p.Application)
+	name := p.Device
+	if p.Application != singleToken {
+		name += "/" + p.Application
+	}
+	id, err := device.ParseTokenID(name)
 	if err != nil {
 		return "", api.Errorf(api.Invalid, "%v", err)
 	}
 	return id, nil
+}
+
+func (p *TokenPath) concerns() ([]device.TokenID, error) {
+	id, err := p.id()
+	return []device.TokenID{id}, err
 }
 
 // enrollment is the body of an enroll.
@@ -31,40 +43,31 @@ func (e *enrollment) id() (device.TokenID, error) {
 	return device.ParseTokenID(fmt.Sprintf("%s/otp%d", e.Body.Device, e.Body.Slot))
 }
 
+func (e *enrollment) concerns() ([]device.TokenID, error) {
+	id, err := e.id()
+	return []device.TokenID{id}, err
+}
+
 func (d *Desk) enroll(ctx context.Context, in *enrollment, tell provision.Tell) (api.Outcome, error) {
 	e := in.Body
 	id, err := in.id()
-	if retired := d.retirement(provision.TypeOf(id).Code); err == nil && retired != "" {
-		return api.Outcome{}, api.Errorf(api.Refused, "%s", retired)
+	if why := d.unavailable(provision.TypeOf(id).Code); err == nil && why != "" {
+		return api.Outcome{}, api.Errorf(api.Refused, "%s", why)
 	}
 	if err != nil {
 		return api.Outcome{}, api.Errorf(api.Invalid, "the device is not named by a YubiKey's serial number, such as yk-12345678")
 	}
+	tenant, err := d.homeOf(ctx, e.Tenant)
+	if err != nil {
+		return api.Outcome{}, err
+	}
 	changes, err := d.Runner.Enroll(ctx, officer(ctx), provision.Enrollment{
-		Token: id, User: e.User, Digits: e.Digits, StartCounter: e.StartCounter,
+		Token: id, User: e.User, Tenant: tenant, Digits: e.Digits, StartCounter: e.StartCounter,
 		Identifier: e.Identifier, Enter: e.Enter, Overwrite: e.Overwrite, Typed: e.Typed,
 	}, tell)
 	if errors.Is(err, provision.ErrCodesWanted) { // as asked
 		err = nil
 	}
-	return d.outcome(ctx, id, changes, err)
-}
-
-func (d *Desk) reissue(ctx context.Context, in *onToken[api.User], tell provision.Tell) (api.Outcome, error) {
-	id, err := in.id()
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	changes, err := d.Runner.Reissue(ctx, officer(ctx), id, in.Body.User, tell)
-	return d.outcome(ctx, id, changes, err)
-}
-
-func (d *Desk) reseed(ctx context.Context, in *onToken[*api.OptionalReason], tell provision.Tell) (api.Outcome, error) {
-	id, err := in.id()
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	changes, err := d.Runner.Reseed(ctx, officer(ctx), id, tell)
 	return d.outcome(ctx, id, changes, err)
 }
 
@@ -79,18 +82,6 @@ func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell 
 		reason = in.Body.Reason
 	}
 	changes, err := d.Runner.Wipe(ctx, officer(ctx), id, reason, tell)
-	return d.outcome(ctx, id, changes, err)
-}
-
-func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provision.Tell) (api.Outcome, error) {
-	id, err := in.id()
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	if in.Body.Undo {
-		return api.Outcome{Text: "undone"}, d.Runner.Undo(ctx, officer(ctx), id, tell)
-	}
-	changes, err := d.Runner.Resolve(ctx, officer(ctx), id, in.Body.Codes, tell)
 	return d.outcome(ctx, id, changes, err)
 }
 
@@ -124,6 +115,9 @@ func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], action provisi
 	}
 	if err := d.Runner.Ready(id, action); err != nil {
 		return api.Outcome{}, err
+	}
+	if in.Body.Capture && id.Device().Family() != device.YubiKey {
+		return api.Outcome{}, api.Errorf(api.Refused, "%s types nothing: give the codes that it shows", id)
 	}
 	attempt, err := d.Outbox.Begin(ctx, officer(ctx), id)
 	if err != nil {

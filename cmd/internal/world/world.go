@@ -1,5 +1,5 @@
 // Package world starts everything a desk needs on one machine, for the demo and for tests: emulated keys,
-// a software TPM, an OpenLDAP server with the OTP overlay, and the unmodified programs.
+// a software TPM, an OpenLDAP server with the OTP overlay, a mail server, and the unmodified programs.
 //
 // Every part is a real process on loopback and Unix sockets, kept in one temporary directory. Stop ends
 // them all by the ids it started and removes the directory.
@@ -21,6 +21,7 @@ import (
 	"tokendesk/cmd/internal/client"
 	"tokendesk/cmd/internal/window"
 	"tokendesk/device/bussocket"
+	"tokendesk/sync/notice/mailtest"
 	"tokendesk/sync/synctest"
 )
 
@@ -43,6 +44,7 @@ type Options struct {
 	Backups    bool     // into a directory of the world
 	ShredAfter string   // how long destroyed seeds may stay in the vault's file; the desk's default if empty
 	NoCentral  bool     // no directory server
+	Mail       bool     // a mail server, by which holders are told
 	Pair       bool     // two directory servers that replicate each other
 	// Running are two directory servers that run already, instead of Pair; from now on they are the world's, which ends them.
 	Running *synctest.Pair
@@ -88,6 +90,7 @@ type World struct {
 	TPM            string // of the software TPM; empty with a passphrase
 	Slapd          *synctest.Slapd
 	Pair           *synctest.Pair // Slapd and a second server; nil without one
+	Mail           *mailtest.Server
 	Emulator       bussocket.Control
 	Client         client.Client
 	Window         *window.Window // of a workstation
@@ -100,7 +103,7 @@ type World struct {
 
 // Start builds a world and waits until the desk answers.
 func Start(o Options) (*World, error) {
-	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startEmulator, (*World).writeConfig, (*World).StartDaemon, (*World).initVault)
+	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startMail, (*World).startEmulator, (*World).writeConfig, (*World).StartDaemon, (*World).initVault)
 }
 
 // StartKeys builds a world that has keys and no desk.
@@ -254,6 +257,11 @@ timeout = "3s"
 `, refresh, strings.Join(urls, ", "), w.Slapd.BindDN, password, synctest.PeopleBase, synctest.TokensBase, synctest.Params6, synctest.Params8)
 	}
 	c.WriteString(w.options.Config)
+	mail, err := w.mailConfig()
+	if err != nil {
+		return err
+	}
+	c.WriteString(mail)
 	return w.writeFile(w.Config, c.String())
 }
 
@@ -334,6 +342,9 @@ func (w *World) Stop() error {
 		w.Pair.Stop()
 	case w.Slapd != nil:
 		w.Slapd.Stop()
+	}
+	if w.Mail != nil {
+		err = errors.Join(err, w.Mail.Close())
 	}
 	if w.stopTPM != nil {
 		err = errors.Join(err, w.stopTPM())
