@@ -1,9 +1,11 @@
 package provision
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -38,8 +40,26 @@ func (w *work) handOver(tx *vault.Tx) error {
 	if err != nil {
 		return err
 	}
-	h.Offline = waiting != 0
-	return hand(tx, h, t, w.by)
+	if h.Offline = waiting != 0 || p.GivenUp; !h.Offline {
+		h.Offline, err = w.givenUp(tx) // since
+	}
+	return errors.Join(err, hand(tx, h, t, w.by))
+}
+
+// givenUp tells whether officers have had the outbox give the leaver's cut-off up, so that the central service was never told:
+// that of this work or, if the leaver had lost the token before it, the last one.
+func (w *work) givenUp(tx *vault.Tx) (bool, error) {
+	acts, err := tx.History(cmp.Or(w.params.Old, w.job.Token), 0, 0)
+	which := fmt.Sprintf("change %d", w.params.CutOff)
+	for _, a := range acts { // the newest first
+		switch given := a.Action == "discard "+string(vault.Unassign); {
+		case w.params.CutOff == 0 && a.Action == "push "+string(vault.Unassign):
+			return false, err
+		case given && (w.params.CutOff == 0 || slices.Contains(strings.Split(a.Reason, "; "), which)):
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // kinds are those of the handover at a plan's end.

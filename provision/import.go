@@ -36,6 +36,16 @@ type Imported struct {
 type Delivery struct {
 	Batch  string
 	Tenant string // whose they are; empty: the desk's
+	// May tells whether the caller may know of a tenant's tokens. Nil: of all.
+	May func(tenant string) bool
+}
+
+// taken refuses a name that is, or was, another tenant's, and says nothing else of it.
+func (d Delivery) taken(tenant string) error {
+	if d.May == nil || d.May(tenant) {
+		return nil
+	}
+	return refuse("ask an officer of the whole desk", "this name is not free")
 }
 
 // Import takes fobs into the stock, which come with their seeds, in lines of comma-separated values (RFC 4180). The first line
@@ -60,7 +70,7 @@ func (r *Runner) Import(by audit.Officer, table secret.Secret, of Delivery) (all
 			result := Imported{f.line, f.token.ID, f.err}
 			if f.err == nil {
 				f.token.Batch, f.token.Tenant, f.token.Created = of.Batch, of.Tenant, time.Now().UTC()
-				if result.Err, err = admit(tx, by, f); err != nil {
+				if result.Err, err = admit(tx, by, f, of); err != nil {
 					return err
 				}
 			}
@@ -72,17 +82,25 @@ func (r *Runner) Import(by audit.Officer, table secret.Secret, of Delivery) (all
 }
 
 // admit takes one fob in, or says why it is refused. Any other error ends the import.
-func admit(tx *vault.Tx, by audit.Officer, f fob) (refused, err error) {
-	_, err = tx.Token(f.token.ID)
+func admit(tx *vault.Tx, by audit.Officer, f fob, of Delivery) (refused, err error) {
+	there, err := tx.Token(f.token.ID)
 	if err == nil {
+		if refused := of.taken(there.Tenant); refused != nil {
+			return refused, nil
+		}
 		return refuse("", "%s is in the inventory already", f.token.ID), nil
 	}
 	if !errors.Is(err, vault.ErrNotFound) {
 		return nil, err
 	}
-	before, _, err := tx.Tombstone(f.token.ID)
+	before, buried, err := tx.Tombstone(f.token.ID)
 	if err != nil {
 		return nil, err
+	}
+	if buried {
+		if refused := of.taken(before.Tenant); refused != nil {
+			return refused, nil
+		}
 	}
 	f.token.Generation = before.Generation + 1 // the central service tells seeds of one name apart by it
 	err = tx.SetSeed(f.token.ID, f.token.Generation, f.seed)
@@ -109,31 +127,42 @@ type fob struct {
 
 // parseFobs reads what Import takes. Its errors repeat nothing of the lines: the seed may stand in any of them.
 func parseFobs(table []byte) ([]fob, error) {
-	in := csv.NewReader(bytes.NewReader(table))
-	in.FieldsPerRecord, in.TrimLeadingSpace, in.ReuseRecord = -1, true, true
-	first, err := in.Read()
-	if err != nil {
-		return nil, refuse("it names the columns: serial,seed,counter,digits,description", "the first line is not comma-separated values")
-	}
-	columns, err := columnsOf(first)
-	if err != nil {
-		return nil, err
-	}
+	var columns []string
+	number := 0
 	var all []fob
-	for {
-		record, err := in.Read()
-		if err == io.EOF {
-			return all, nil
+	for line := range bytes.Lines(table) {
+		number++
+		record, err := valuesOf(line)
+		switch {
+		case columns == nil && err != nil:
+			return nil, refuse("it names the columns: serial,seed,counter,digits,description", "the first line is not comma-separated values")
+		case columns == nil:
+			if columns, err = columnsOf(record); err != nil {
+				return nil, err
+			}
+		case err != nil || len(bytes.TrimSpace(line)) > 0:
+			f := fob{line: number, err: err}
+			if err == nil {
+				f.err = f.fill(columns, record)
+			}
+			all = append(all, f)
 		}
-		var f fob
-		if bad := (*csv.ParseError)(nil); errors.As(err, &bad) {
-			f.line, f.err = bad.StartLine, refuse("write quotes only around a whole value", "it is not comma-separated values")
-		} else {
-			f.line, _ = in.FieldPos(0)
-			f.err = f.fill(columns, record)
-		}
-		all = append(all, f)
 	}
+	if columns == nil {
+		return nil, refuse("it names the columns: serial,seed,counter,digits,description", "the first line is empty")
+	}
+	return all, nil
+}
+
+// valuesOf reads one line by itself, so that a quote too many spoils no other: no value goes over several lines.
+func valuesOf(line []byte) ([]string, error) {
+	in := csv.NewReader(bytes.NewReader(line))
+	in.FieldsPerRecord, in.TrimLeadingSpace = -1, true
+	record, err := in.Read()
+	if err != nil && err != io.EOF {
+		return nil, refuse("write quotes only around a whole value", "it is not comma-separated values")
+	}
+	return record, nil
 }
 
 var fobColumns = []string{"serial", "seed", "secret", "counter", "digits", "description"}

@@ -242,11 +242,11 @@ func (l Leaver) judge(tx *vault.Tx, item vault.LeaverItem, asked uint64) (Leaver
 		s.Fact, s.Next, s.AtHand = l.access(t), l.next(item), l.takeBack(t.ID)
 	case t.Owner != "":
 		s.Settled, s.Fact = true, custody(links, t)
-	case !t.ReseedDue && (item.State != vault.NotReturned || offers(t.ID, ActReseed) || TypeOf(t.ID).Sent):
+	case !t.ReseedDue && (item.State == vault.Returned || offers(t.ID, ActReseed) || TypeOf(t.ID).Sent):
 		s.Settled, s.Fact = true, "is back in stock"
 	case item.State == vault.Returned && l.heir(t.ID) != "":
 		s.Fact, s.Next = fmt.Sprintf("is back in stock, and %s waits for it", l.Successor), l.reissue(t.ID)
-	case item.State == vault.Returned, len(links) > 0 && links[0].Old == t.ID: // whoever replaced it has said that it is stock
+	case item.State == vault.Returned, item.State != vault.NotReturned && len(links) > 0 && links[0].Old == t.ID: // it was replaced as one of the stock
 		s.Settled, s.Fact, s.Next = true, "is back in stock, and needs a new seed", "tokendesk reseed "+string(t.ID)
 	default:
 		s.Fact, s.Next, s.AtHand = l.User+" is cut off; the device has not come back", l.settle(t.ID, vault.Returned), l.takeBack(t.ID)

@@ -38,14 +38,13 @@ func (p *player) playPlan(id device.TokenID, s *shadow) []string {
 	if !allowed {
 		return p.refused(string(a), id, err)
 	}
-	s.job, s.user, s.next = string(a), user, s.generation+1
+	s.job, s.user = string(a), user
 	if a != provision.ActReseed {
 		s.owner = ""
 	}
-	switch {
-	case a == provision.ActWipe:
-		s.next = s.generation
-	case pulled:
+	if a == provision.ActWipe {
+		s.next = max(s.next, s.generation) // what was sealed for a reseed that never ended is still there
+	} else if s.next = s.generation + 1; pulled {
 		s.status = vault.Limbo
 	}
 	if !pulled {

@@ -43,7 +43,11 @@ func (r *Runner) Register(ctx context.Context, by audit.Officer, g Registration)
 		if err := tx.PutToken(t); err != nil {
 			return err
 		}
-		return errors.Join(r.notify(tx, NoticeInvitation, t.ID, g.User, "", ""), tx.Audit(vault.Done(by, "register", t.ID, g.User)))
+		err = errors.Join(r.notify(tx, NoticeInvitation, t.ID, g.User, "", ""), tx.Audit(vault.Done(by, "register", t.ID, g.User)))
+		if err != nil || g.User == "" {
+			return err
+		}
+		return hand(tx, vault.Handover{Kind: vault.Issued, To: g.User}, t, by)
 	})
 	if err != nil {
 		return vault.Token{}, fmt.Errorf("cannot register it: %w", err)

@@ -272,7 +272,10 @@ func (w *work) earlierCutOff(tx *vault.Tx, id device.TokenID) error {
 // confirm waits for the central service: the new owner must not come before the old one's cut-off. Where an officer has it
 // go on all the same, the outbox keeps to that order.
 func confirm(ctx context.Context, w *work) error {
-	if w.params.CutOff == 0 {
+	if err := w.Vault.View(func(tx *vault.Tx) (err error) { w.params.GivenUp, err = w.givenUp(tx); return err }); err != nil {
+		return err
+	}
+	if w.params.CutOff == 0 && !w.params.GivenUp {
 		w.other = "nobody is to be cut off centrally"
 		return nil
 	}
@@ -281,9 +284,18 @@ func confirm(ctx context.Context, w *work) error {
 		w.tell(Progress{Kind: Note, Text: "no central service is configured: the cut-off waits in the outbox"})
 		return nil
 	}
-	err := w.Confirm(ctx, w.params.CutOff)
+	var err error
+	if w.params.GivenUp {
+		err = errGivenUp
+	} else {
+		err = w.Confirm(ctx, w.params.CutOff)
+	}
 	switch {
 	case err == nil:
+		return nil
+	case w.params.Anyway && w.params.GivenUp:
+		w.other = fmt.Sprintf("the cut-off of %s was given up by officers, who may still be able to log in", w.params.Leaver)
+		w.tell(Progress{Kind: Note, Text: w.other})
 		return nil
 	case w.params.Anyway && ctx.Err() == nil:
 		w.other = unconfirmed
@@ -292,6 +304,9 @@ func confirm(ctx context.Context, w *work) error {
 	}
 	return fmt.Errorf("the cut-off of %s is not confirmed yet: %w", w.params.Leaver, err)
 }
+
+// errGivenUp means that the central service was never told of a cut-off.
+var errGivenUp = errors.New("officers have given it up, so that the central service was never told: cut that user off there, and go on with tokendesk resolve --continue-offline")
 
 const unconfirmed = "the cut-off is not confirmed yet; it goes before everything else"
 

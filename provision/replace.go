@@ -79,6 +79,9 @@ func (r *Runner) replaceable(o Reissue) (old vault.Token, err error) {
 		if err := o.stillTheirs(old); err != nil {
 			return err
 		}
+		if TypeOf(old.ID).Sent {
+			return refuse(fmt.Sprintf("enroll the new one, and unassign that: tokendesk unassign %s", old.ID), "%s is no token that another can take the place of", old.ID)
+		}
 		switch ended := !o.ends(old); {
 		case ended && old.Status == vault.Compromised && o.Old.Loss != "":
 			return refuse("leave out what becomes of it", "%s is compromised (%s) already", old.ID, old.Loss.Kind)
@@ -226,6 +229,9 @@ func replacedBy(tx *vault.Tx, old, id device.TokenID) error {
 	}
 	if err != nil {
 		return err
+	}
+	if t.Owner != "" { // it was given away since
+		return nil
 	}
 	t.ReplacedBy = id
 	return tx.PutToken(t)

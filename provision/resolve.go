@@ -120,8 +120,12 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 func (w *work) callOff() error {
 	err := w.Vault.Update(func(tx *vault.Tx) error {
 		err := tx.DeleteJob(w.job.ID)
-		if err == nil && w.params.Fresh {
-			err = tx.DeleteToken(w.job.Token)
+		switch {
+		case err != nil:
+		case w.params.Fresh:
+			err = withdraw(tx, w.job.Token)
+		case w.job.Kind == planReissue && reseedable(w.job.Token) && !w.atHand(w.job.Token):
+			err = reseedLater(tx, w.job.Token)
 		}
 		return errors.Join(err, w.record(tx, "undo "+w.job.Kind, ""))
 	})
@@ -134,6 +138,33 @@ func (w *work) callOff() error {
 	}
 	w.tell(Progress{Kind: Done, Step: "undo", Text: text})
 	return nil
+}
+
+// withdraw takes out a token for which nothing was sealed. An access code is of an earlier one of its name, and may protect the
+// slot still.
+func withdraw(tx *vault.Tx, id device.TokenID) error {
+	code, err := tx.AccessCode(id)
+	if errors.Is(err, vault.ErrNotFound) {
+		return tx.DeleteToken(id)
+	}
+	if err != nil {
+		return err
+	}
+	defer code.Wipe()
+	if err := tx.DeleteToken(id); err != nil {
+		return err
+	}
+	return tx.SetAccessCode(id, code)
+}
+
+// reseedLater remembers of a token whose device is gone that whoever has that has the seed.
+func reseedLater(tx *vault.Tx, id device.TokenID) error {
+	t, err := tx.Token(id)
+	if err != nil {
+		return err
+	}
+	t.ReseedDue = true
+	return tx.PutToken(t)
 }
 
 // erase empties the slot if it holds our seed, or may. A slot that was protected by somebody else's code all

@@ -40,6 +40,9 @@ func place(ctx context.Context, w *work) error {
 		return err
 	}
 	defer seed.Wipe()
+	if len(w.typed) != proofCodes {
+		return refuse("", "two codes in a row prove it, not %d", len(w.typed))
+	}
 	from := t.Counter
 	if w.Counter != nil {
 		there, err := w.Counter(ctx, t.ID)

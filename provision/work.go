@@ -22,10 +22,11 @@ type params struct {
 	StartCounter uint64         `json:"start_counter"`
 	Identifier   bool           `json:"identifier"`
 	Enter        bool           `json:"enter"`
-	Generation   int            `json:"generation"`        // of the seed being programmed
-	Leaver       string         `json:"leaver,omitempty"`  // reissue, wipe: who had the token
-	CutOff       uint64         `json:"cut_off,omitempty"` // reissue: the outbox entry that cuts the leaver off
-	Anyway       bool           `json:"anyway,omitempty"`  // reissue: go on although that is not confirmed
+	Generation   int            `json:"generation"`         // of the seed being programmed
+	Leaver       string         `json:"leaver,omitempty"`   // reissue, wipe: who had the token
+	CutOff       uint64         `json:"cut_off,omitempty"`  // reissue: the outbox entry that cuts the leaver off
+	Anyway       bool           `json:"anyway,omitempty"`   // reissue: go on although that is not confirmed
+	GivenUp      bool           `json:"given_up,omitempty"` // reissue: officers have given that up, and the service was never told
 	Serial       device.Serial  `json:"serial"`
 	Firmware     device.Version `json:"firmware"`
 	Emulated     bool           `json:"emulated"`

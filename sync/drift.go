@@ -273,13 +273,15 @@ func (r *Row) compare(tx *vault.Tx, t vault.Token) (err error) {
 		if p.Owner == "" || strings.EqualFold(p.Owner, t.Owner) {
 			continue
 		}
-		others, _, err := tx.Tokens(vault.Filter{Owner: p.Owner, Limit: 3})
-		if err != nil {
-			return err
-		}
-		for _, o := range others {
-			if o.ID != t.ID && !slices.Contains(r.Others, o.ID) {
+		for o, err := range tx.AllTokens(vault.Filter{Owner: p.Owner, Limit: 10}) {
+			if err != nil {
+				return err
+			}
+			if o.ID != t.ID && o.ID.Central() != "" && !slices.Contains(r.Others, o.ID) {
 				r.Others = append(r.Others, o.ID)
+			}
+			if len(r.Others) == 3 { // enough to be told
+				break
 			}
 		}
 	}

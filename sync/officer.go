@@ -101,11 +101,11 @@ func (o *Outbox) Discard(by audit.Officer, seq uint64, reason string, approver a
 			if c.Kind.CutOff() && !approved {
 				return &ApprovalError{Change: c, By: by}
 			}
-			err := tx.DeleteChange(seq)
+			err, which := tx.DeleteChange(seq), fmt.Sprintf("change %d", seq) // by which others find what was given up
 			if !approved {
-				return errors.Join(err, tx.Audit(explained(by, "discard ", c, "", reason)))
+				return errors.Join(err, tx.Audit(explained(by, "discard ", c, which, reason)))
 			}
-			return errors.Join(err, tx.Audit(explained(by, "discard ", c, "approved by "+who(approver), reason)),
+			return errors.Join(err, tx.Audit(explained(by, "discard ", c, which+"; approved by "+who(approver), reason)),
 				tx.Audit(explained(approver, "approve discard ", c, "wanted by "+who(by), reason)))
 		})
 	}

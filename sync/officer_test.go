@@ -3,6 +3,7 @@ package syncer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -125,7 +126,7 @@ func TestDiscardACutOff(t *testing.T) {
 	if err := <-told; !errors.Is(err, syncer.ErrDiscarded) {
 		t.Errorf("whoever waits is told: %v", err)
 	}
-	f.wantTrail(officer, "discard unassign: user alice; approved by omar (uid 1001); reason: alice's entry is deleted by hand")
+	f.wantTrail(officer, fmt.Sprintf("discard unassign: user alice; change %d", cut)+"; approved by omar (uid 1001); reason: alice's entry is deleted by hand")
 	f.wantTrail(second, "approve discard unassign: user alice; wanted by olga (uid 1000); reason: alice's entry is deleted by hand")
 	f.deliver()
 	f.wantLeft()

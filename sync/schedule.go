@@ -117,6 +117,9 @@ func (s *schedule) byCutOff(c vault.Change) (Hold, error) {
 
 // byAnother: what takes the place of another token, or of another user, waits until that one is cut off. A cut-off waits for nothing.
 func (s *schedule) byAnother(c vault.Change) (Hold, error) {
+	if h, err := s.byReplaced(c); err != nil || h.Kind != "" {
+		return h, err
+	}
 	if c.After == 0 || c.Kind.CutOff() || s.open.removed(c.After) {
 		return Hold{}, nil
 	}
@@ -125,6 +128,27 @@ func (s *schedule) byAnother(c vault.Change) (Hold, error) {
 		return Hold{}, nil
 	}
 	return Hold{Kind: HeldByAnother, Seq: c.After}, err
+}
+
+// byReplaced: what opens a token waits for the cut-off of the one that it replaces, whoever has left word of it.
+func (s *schedule) byReplaced(c vault.Change) (Hold, error) {
+	if c.Kind != vault.Put && c.Kind != vault.Assign && c.Kind != vault.Enable {
+		return Hold{}, nil
+	}
+	t, err := s.tx.Token(c.Token)
+	if errors.Is(err, vault.ErrNotFound) || err == nil && t.Replaces == "" {
+		return Hold{}, nil
+	}
+	if err != nil {
+		return Hold{}, err
+	}
+	waiting, err := s.tx.ChangesOf(t.Replaces)
+	for _, first := range waiting {
+		if first.Kind == vault.Unassign && first.Seq < c.Seq && !s.open.removed(first.Seq) {
+			return Hold{Kind: HeldByAnother, Seq: first.Seq}, err
+		}
+	}
+	return Hold{}, err
 }
 
 func (s *schedule) byOfficer(c vault.Change) (Hold, error) {

@@ -217,7 +217,7 @@ func inBatches(in commit, bucket string, fn func(*Tx, pair) error) error {
 func markStale(in commit) error {
 	return inBatches(in, bucketTokens, func(tx *Tx, p pair) error {
 		var t Token
-		if err := tx.open(bucketTokens, p.key, p.val, &t); err != nil || t.Stale {
+		if err := tx.open(bucketTokens, p.key, p.val, &t); err != nil || t.Stale || t.ID.Central() == "" { // those have no counter
 			return err
 		}
 		was := t

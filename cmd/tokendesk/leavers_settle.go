@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -89,11 +90,14 @@ func askToSettle(c *cli.Context, user string, in api.Settlement) error {
 		if in.State == "not returned" && t.Inserted { // the daemon says so
 			return nil
 		}
+		if in.State == "returned" && l.Successor != "" && heritable(t.Token) {
+			continue // the reissue asks
+		}
 		if t.Held || action == "compromise" {
 			o.Tokens = append(o.Tokens, t.Token)
 		}
 	}
-	if len(o.Tokens) == 0 || in.State == "returned" && l.Successor != "" {
+	if len(o.Tokens) == 0 {
 		return nil
 	}
 	var i api.Intent
@@ -104,6 +108,11 @@ func askToSettle(c *cli.Context, user string, in api.Settlement) error {
 		printIntent(out, action, i)
 	}
 	return confirm(c, "%s", question(action, i))
+}
+
+// heritable tells whether a token can be handed on to a successor: codes that are sent cannot.
+func heritable(token string) bool {
+	return !strings.HasPrefix(token, "mail-") && !strings.HasPrefix(token, "phone-")
 }
 
 func leaverNamed(c *cli.Context, user string) (*api.Leaver, error) {

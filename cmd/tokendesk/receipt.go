@@ -88,6 +88,9 @@ type printed struct {
 
 // printDocument gets a document and writes it where it was wanted.
 func printDocument(c *cli.Context, path string) error {
+	if c.String("output") == "-" && c.Bool("json") {
+		return usage("--json tells of the file that was written; with --output - there is none")
+	}
 	var d api.Document
 	if err := daemon(c).Get(c.Context, path, nil, &d); err != nil {
 		return err
@@ -114,6 +117,9 @@ func printDocument(c *cli.Context, path string) error {
 
 // writeFile writes a file that was not there, or, by force, one in the place of another. Either it is whole or it is not there.
 func writeFile(path string, force bool, write func(io.Writer) error) (err error) {
+	if info, err := os.Lstat(path); force && err == nil && !info.Mode().IsRegular() {
+		return usage("%s is no file that could be replaced", path)
+	}
 	create := func() (*os.File, error) { return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) }
 	if force {
 		create = func() (*os.File, error) { return os.CreateTemp(filepath.Dir(path), ".tokendesk-*") }

@@ -166,6 +166,9 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 	switch {
 	case err != nil:
 		return "", err
+	case len(owned) >= limit && !localapi.Sees(ctx, owned[0].Tenant), len(owned)+len(promised) >= limit && !localapi.SeesAll(ctx),
+		len(user.Tokens) >= limit && !localapi.SeesAll(ctx):
+		return "", refuse("ask an officer of the whole desk", "%s has a token already, and %s takes %d per user", user.Name, service, limit)
 	case len(owned) >= limit:
 		return "", refuse(fmt.Sprintf("unassign that one first: tokendesk unassign %s", owned[0].ID),
 			"%s has %s already, and %s takes %d token per user", user.Name, owned[0].ID, service, limit)

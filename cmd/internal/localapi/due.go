@@ -35,7 +35,7 @@ func (d *Desk) recognize(ctx context.Context, tx *vault.Tx, id device.TokenID, c
 	t, err := tx.Token(id)
 	if errors.Is(err, vault.ErrNotFound) {
 		stone, was, err := tx.Tombstone(id)
-		if was && stone.Officer != "" && configured {
+		if was && stone.Officer != "" && configured && sees(ctx, stone.Tenant) {
 			slot.Due = fmt.Sprintf("was deleted on %s, and holds something still: to use the slot again, tokendesk enroll --overwrite", stone.Time.Local().Format("2006-01-02"))
 		}
 		return slot, was, err

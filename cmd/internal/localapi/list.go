@@ -2,6 +2,7 @@ package localapi
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -43,35 +44,66 @@ func (d *Desk) list(ctx context.Context, q *listQuery) (api.Tokens, error) {
 			return out, api.Errorf(api.Invalid, "expiring_before: expected a time such as 2030-01-31T00:00:00Z")
 		}
 	}
+	whole := len(reachOf(ctx).desk) > 0
+	if !whole && !q.narrow(ctx) {
+		return out, nil
+	}
 	err := d.Vault.View(func(tx *vault.Tx) (err error) {
-		var page []vault.Token
-		var next device.TokenID
-		if expiring {
-			page, next, err = q.expiring(tx, until)
-		} else {
-			page, next, err = tx.Tokens(q.filter())
-		}
-		if err != nil {
-			return err
-		}
-		out.Next = string(next)
-		for _, t := range page {
-			if !sees(ctx, t.Tenant) {
-				continue
+		if !whole && q.After != "" && q.Sort == "expires" {
+			if tenant, _, err := tenantOf(tx, device.TokenID(q.After)); err != nil || !sees(ctx, tenant) {
+				return errors.Join(err, errBegin)
 			}
-			if q.Type != "" && provision.TypeOf(t.ID).Code != q.Type {
-				continue
+		}
+		for {
+			var page []vault.Token
+			var next device.TokenID
+			if expiring {
+				page, next, err = q.expiring(tx, until)
+			} else {
+				page, next, err = tx.Tokens(q.filter())
 			}
-			shown, err := d.tokenOf(ctx, tx, t)
 			if err != nil {
 				return err
 			}
-			out.Tokens = append(out.Tokens, shown)
+			for _, t := range page {
+				if !sees(ctx, t.Tenant) || q.Type != "" && provision.TypeOf(t.ID).Code != q.Type {
+					continue
+				}
+				if len(out.Tokens) == q.Limit { // only of what the caller sees is anything said
+					out.Next = out.Tokens[q.Limit-1].ID
+					return nil
+				}
+				shown, err := d.tokenOf(ctx, tx, t)
+				if err != nil {
+					return err
+				}
+				out.Tokens = append(out.Tokens, shown)
+			}
+			if whole || next == "" {
+				out.Next = string(next)
+				return nil
+			}
+			q.After = string(next)
 		}
-		return nil
 	})
 	return out, err
 }
+
+// narrow has the inventory look only for what somebody sees who has a role in tenants alone; false if that is nothing.
+func (q *listQuery) narrow(ctx context.Context) bool {
+	theirs := reachOf(ctx).tenants
+	if q.Tenant != "" {
+		return len(theirs[q.Tenant]) > 0
+	}
+	if len(theirs) == 1 {
+		for name := range theirs {
+			q.Tenant = name
+		}
+	}
+	return true
+}
+
+var errBegin = api.Errorf(api.Refused, "the token to go on after does not expire any more: begin anew")
 
 func (q *listQuery) filter() vault.Filter {
 	return vault.Filter{
@@ -94,7 +126,7 @@ func (q *listQuery) expiring(tx *vault.Tx, until time.Time) (page []vault.Token,
 			begin++
 		}
 	} else if begin == 0 && q.After != "" {
-		return nil, "", api.Errorf(api.Refused, "the token to go on after does not expire any more: begin anew")
+		return nil, "", errBegin
 	}
 	for _, id := range ids[begin:] {
 		t, ok, err := q.selects(tx, id)

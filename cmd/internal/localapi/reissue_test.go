@@ -40,10 +40,10 @@ func TestReissueIsAskedForInItsShapes(t *testing.T) {
 		}
 	}
 	for words, r := range map[string]api.Reissue{
-		"a reissue needs a new owner":                {},
-		"takes a reason":                             {User: "bob", ContinueOffline: true},
-		"belongs to alice by now, and belonged to b": {User: "carol", Owner: new("bob")},
-		"so two codes":                               {User: "bob", Codes: []string{"123456", "123457"}},
+		"a reissue needs a new owner":              {},
+		"takes a reason":                           {User: "bob", ContinueOffline: true},
+		"belongs to alice by now, and that is not": {User: "carol", Owner: new("bob")},
+		"so two codes":                             {User: "bob", Codes: []string{"123456", "123457"}},
 	} {
 		_, err := d.reissue(r)
 		if words == "so two codes" { // which are for another type

@@ -33,6 +33,10 @@ func (d *Desk) status(ctx context.Context, _ *nothing) (api.Status, error) {
 			s.Central.Waiting, s.Central.CutOffs = w.Changes, len(w.CutOffs)
 		}
 	}
+	if len(reachOf(ctx).desk) == 0 { // the rest is of everybody's tokens
+		s.Tokens, s.Stock, s.Stale, s.Leavers, s.Overdue, s.Notices, s.Vault.Waiting = map[string]int{}, 0, 0, 0, 0, nil, nil
+		s.Central = api.Central{Name: s.Central.Name, Read: s.Central.Read}
+	}
 	return s, err
 }
 

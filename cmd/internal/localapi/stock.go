@@ -36,7 +36,9 @@ func (d *Desk) imports(ctx context.Context, in api.Import, s []secret.Secret) (a
 	if err != nil {
 		return out, err
 	}
-	all, err := d.Runner.Import(officer(ctx), s[0], provision.Delivery{Batch: in.Batch, Tenant: tenant})
+	all, err := d.Runner.Import(officer(ctx), s[0], provision.Delivery{
+		Batch: in.Batch, Tenant: tenant, May: func(tenant string) bool { return sees(ctx, tenant) },
+	})
 	for _, i := range all {
 		line := api.ImportedLine{Line: i.Line, Token: string(i.Token)}
 		if i.Err != nil {

@@ -42,6 +42,18 @@ func (r reach) somewhere(a access) bool {
 	return false
 }
 
+// Sees tells whether who makes a request may know of a tenant's tokens; without a request, nobody is kept from anything.
+func Sees(ctx context.Context, tenant string) bool {
+	_, asked := ctx.Value(rolesKey).(reach)
+	return !asked || sees(ctx, tenant)
+}
+
+// SeesAll tells whether who makes a request has a role for the whole desk.
+func SeesAll(ctx context.Context) bool {
+	r, asked := ctx.Value(rolesKey).(reach)
+	return !asked || len(r.desk) > 0
+}
+
 // sees tells whether a caller may know of a tenant's tokens.
 func sees(ctx context.Context, tenant string) bool { return len(reachOf(ctx).in(tenant)) > 0 }
 

@@ -80,6 +80,16 @@ func TestTenants(t *testing.T) {
 	if got := north.names("?tenant=south"); len(got) > 0 {
 		t.Errorf("north sees %q of south", got)
 	}
+	for _, query := range []string{"?limit=1", "?limit=1&after=fob-1", "?limit=1&tenant=south", "?limit=3&text=fob", "?limit=1&after=fob-4", "?limit=1&status=active&after=fob-2"} {
+		a := north.ask(http.MethodGet, "/v1/tokens"+query, nil, nil)
+		var page api.Tokens
+		if err := json.Unmarshal(a.body, &page); err != nil {
+			t.Fatal(err)
+		}
+		if last := len(page.Tokens) - 1; page.Next != "" && (last < 0 || page.Tokens[last].ID != page.Next) || strings.Contains(string(a.body), "fob-5") || strings.Contains(string(a.body), `fob-1"`) {
+			t.Errorf("%s: %s", query, a.text())
+		}
+	}
 
 	// Of others' tokens nothing is said, whatever is asked for, and nothing is done.
 	const hidden = "no such token in the inventory"
@@ -187,5 +197,17 @@ func TestTenants(t *testing.T) {
 	}
 	if e := south.ask(http.MethodGet, "/v1/tokens/fob-5/token", nil, nil).failure(t); !strings.Contains(e.Message, "it was deleted") {
 		t.Errorf("south: %+v", e)
+	}
+	if a := officer.on("delete", "fob-1"); a.status != http.StatusOK {
+		t.Errorf("%s", a.text())
+	}
+	for _, name := range []string{"fob-1", "fob-2", "fob-3"} { // deleted, south's, and compromised
+		a := north.ask(http.MethodGet, "/v1/tokens/"+name+"/token/history", nil, nil)
+		if (name == "fob-3") != (a.status == http.StatusOK) {
+			t.Errorf("the history of %s for north: %s", name, a.text())
+		}
+	}
+	if a := north.ask(http.MethodGet, "/v1/status", nil, nil); a.status != http.StatusOK || strings.Contains(string(a.body), "fob-") || !strings.Contains(string(a.body), `"tokens":{}`) {
+		t.Errorf("the status for north: %s", a.text())
 	}
 }
