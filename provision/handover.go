@@ -111,7 +111,7 @@ func dueWarning(tx *vault.Tx, t vault.Token) (string, error) {
 }
 
 // reseedable tells whether a token's seed can be replaced at all.
-func reseedable(id device.TokenID) bool { return slices.Contains(TypeOf(id).Actions, ActReseed) }
+func reseedable(id device.TokenID) bool { return offers(id, ActReseed) }
 
 // atHand tells whether a token's device is known to be here.
 func (r *Runner) atHand(id device.TokenID) bool { return r.AtHand != nil && r.AtHand(id.Device()) }

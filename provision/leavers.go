@@ -242,7 +242,7 @@ func (l Leaver) judge(tx *vault.Tx, item vault.LeaverItem, asked uint64) (Leaver
 		s.Fact, s.Next, s.AtHand = l.access(t), l.next(item), l.takeBack(t.ID)
 	case t.Owner != "":
 		s.Settled, s.Fact = true, custody(links, t)
-	case !t.ReseedDue && (item.State == vault.Returned || offers(t.ID, ActReseed) || TypeOf(t.ID).Sent):
+	case !t.ReseedDue && (item.State == vault.Returned || reseedable(t.ID) || TypeOf(t.ID).Sent):
 		s.Settled, s.Fact = true, "is back in stock"
 	case item.State == vault.Returned && l.heir(t.ID) != "":
 		s.Fact, s.Next = fmt.Sprintf("is back in stock, and %s waits for it", l.Successor), l.reissue(t.ID)
@@ -341,7 +341,7 @@ func (l Leaver) takeBack(id device.TokenID) string {
 
 func (l Leaver) reissue(id device.TokenID) string {
 	command := fmt.Sprintf("tokendesk reissue %s --to %s", id, l.Successor)
-	if !offers(id, ActReseed) { // it is given away with its seed, and two codes show that it is the one
+	if !reseedable(id) { // it is given away with its seed, and two codes show that it is the one
 		command += " CODE CODE"
 	}
 	return command

@@ -281,7 +281,7 @@ func (s Settlement) spread(tx *vault.Tx, id device.TokenID) error {
 	if s.State != vault.NotReturned || errors.Is(err, vault.ErrNotFound) {
 		return nil
 	}
-	if err != nil || t.Owner != "" || t.Status == vault.Compromised || t.ReseedDue || !offers(id, ActReseed) {
+	if err != nil || t.Owner != "" || t.Status == vault.Compromised || t.ReseedDue || !reseedable(id) {
 		return err
 	}
 	t.ReseedDue = true

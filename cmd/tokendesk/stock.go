@@ -105,7 +105,11 @@ func importFobs(c *cli.Context) error {
 		err = errors.Join(err, out.printJSON(all))
 	} else {
 		printFobs(out, all, refused)
-		if args[0] != "-" && refused < len(all.Lines) {
+		switch {
+		case args[0] == "-" || len(all.Lines) == 0:
+		case err != nil || refused > 0:
+			out.say("%s holds the seeds for everybody to read, also those of the fobs that were not taken in: keep it safe until they are, and destroy it then.", args[0])
+		default:
 			out.say("%s holds the seeds for everybody to read: destroy it, with shred -u or as your disk wants it.", args[0])
 		}
 	}
@@ -124,6 +128,7 @@ func tables(in io.Reader, fn func(part secret.Secret, before int) error) error {
 	}
 	defer buffer.Wipe()
 	var columns []byte
+	defer func() { clear(columns) }() // it is a line with a seed where the names are missing
 	b, held, before, sent := buffer.Reveal(), 0, 0, false
 	for ended := false; !ended; {
 		n, err := io.ReadFull(in, b[held:])
@@ -150,7 +155,12 @@ func tables(in io.Reader, fn func(part secret.Secret, before int) error) error {
 		}
 		if len(bytes.TrimSpace(lines)) > 0 {
 			count := bytes.Count(lines, []byte{'\n'})
-			if err := fn(secret.Concat(secret.New(bytes.Clone(columns)), copied(lines)), before); err != nil {
+			part, err := secret.Make(len(columns)+len(lines), func(p []byte) error { copy(p[copy(p, columns):], lines); return nil })
+			if err == nil {
+				err = fn(part, before)
+				part.Wipe()
+			}
+			if err != nil {
 				return err
 			}
 			before, sent = before+count, true
@@ -162,8 +172,6 @@ func tables(in io.Reader, fn func(part secret.Secret, before int) error) error {
 	}
 	return nil
 }
-
-func copied(b []byte) secret.Secret { return secret.New(bytes.Clone(b)) }
 
 func printFobs(out screen, all api.Imported, refused int) {
 	var rows []row

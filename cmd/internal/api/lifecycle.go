@@ -54,6 +54,14 @@ type OptionalReason struct {
 	Reason string `json:"reason,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line"`
 }
 
+// Words is the reason, if one was given.
+func (r *OptionalReason) Words() string {
+	if r == nil {
+		return ""
+	}
+	return r.Reason
+}
+
 // Approval is something that an officer has asked for and a second one has to approve.
 type Approval struct {
 	ID      uint64    `json:"id"`

@@ -81,11 +81,7 @@ func (d *Desk) reseed(ctx context.Context, in *onToken[*api.OptionalReason], tel
 	if err != nil {
 		return api.Outcome{}, err
 	}
-	reason := ""
-	if in.Body != nil {
-		reason = in.Body.Reason
-	}
-	changes, err := d.Runner.Reseed(ctx, officer(ctx), id, reason, tell)
+	changes, err := d.Runner.Reseed(ctx, officer(ctx), id, in.Body.Words(), tell)
 	return d.outcome(ctx, id, changes, err)
 }
 

@@ -77,11 +77,7 @@ func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell 
 	if err != nil {
 		return api.Outcome{}, err
 	}
-	reason := ""
-	if in.Body != nil {
-		reason = in.Body.Reason
-	}
-	changes, err := d.Runner.Wipe(ctx, officer(ctx), id, reason, tell)
+	changes, err := d.Runner.Wipe(ctx, officer(ctx), id, in.Body.Words(), tell)
 	return d.outcome(ctx, id, changes, err)
 }
 
