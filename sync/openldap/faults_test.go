@@ -186,6 +186,39 @@ func TestLoginBetweenReadAndWrite(t *testing.T) {
 	}
 }
 
+// A seed that arrives after its entry was read, as by replication, does not inherit the counter of the one before.
+func TestSeedThatComesBetweenEntryAndSecret(t *testing.T) {
+	for _, kind := range []vault.ChangeKind{vault.Put, vault.Assign, vault.Enable} {
+		s := start(t)
+		g := gate(t, s)
+		c, other := through(t, s, g), connect(t, config(s))
+		apply(t, other, secret.Random(20), change(vault.Put, "", 500), change(vault.Assign, "alice", 0))
+		seed, reseed := secret.Random(20), change(vault.Put, "alice", 16)
+		reseed.Generation = 2
+		var compares atomic.Int32
+		came := make(chan error, 1)
+		g.Judge(func(op uint8) synctest.Verdict {
+			if op == ldap.ApplicationCompareRequest && compares.Add(1) == 1 {
+				_, err := other.Apply(t.Context(), reseed, seed)
+				came <- err
+			}
+			return synctest.Pass
+		})
+		same := reseed
+		same.Kind = kind
+		seen := apply(t, c, seed, same)
+		if err := <-came; err != nil {
+			t.Fatal(err)
+		}
+		if seen.Counter != 16 {
+			t.Errorf("%s: the new seed is at %d, want 16", kind, seen.Counter)
+		}
+		if err := s.Login("alice", hotpscan.Code(seed, 6, 16)); err != nil {
+			t.Errorf("%s: the new seed's next code: %v", kind, err)
+		}
+	}
+}
+
 func TestReadBack(t *testing.T) {
 	s := start(t)
 	g := gate(t, s)

@@ -132,7 +132,7 @@ func (p *push) first() aspect {
 
 // read replaces the views of some providers.
 func (p *push) read(ctx context.Context, of []*provider, what aspect) error {
-	r := request{token: p.ch.Token, seed: p.seed, known: p.named, aspects: what}
+	r := request{token: p.ch.Token, seed: p.seed, origin: p.own(p.ch.Generation), known: p.named, aspects: what}
 	if p.ch.Kind != vault.Advance { // for which it does not matter who has the token
 		r.user = p.ch.User
 	}

@@ -17,6 +17,7 @@ type request struct {
 	token   device.TokenID
 	user    string        // for theUser, and to be told from other owners
 	seed    secret.Secret // for theSecret: to be compared with; zero asks for presence only
+	origin  origin        // of that seed
 	known   []user        // entries that the name is known to stand for
 	aspects aspect
 }
@@ -45,8 +46,7 @@ type view struct {
 	entryErr, secretErr, ownersErr, userErr error
 }
 
-// look reads a view. All requests are under way at once, but that the secret is compared after its entry was read: if another
-// one has come in between, a write that asserts the entry fails.
+// look reads a view. All requests are under way at once, but that the secret is compared after its entry was read.
 func (s *session) look(r request) *view {
 	v := &view{provider: s.provider, request: r}
 	var wg sync.WaitGroup
@@ -67,13 +67,28 @@ func (s *session) look(r request) *view {
 	}
 	v.entry, v.entryErr = s.token(r.token)
 	if r.aspects&theSecret != 0 {
-		v.present, v.same, v.secretErr = s.secretIs(s.tokenDN(r.token), r.seed)
+		s.compare(v)
 	}
 	wg.Wait()
 	if v.entryErr == nil && !v.entry.exists && errors.Is(v.secretErr, syncer.ErrRefused) {
 		v.secretErr = nil // nothing to compare with
 	}
 	return v
+}
+
+// compare asks about the secret. If it is the one that was asked for and the entry is about another, the secret may have come
+// after the entry was read, and its counter, read before, must not be taken for that of this seed: so that is read again.
+func (s *session) compare(v *view) {
+	for range races {
+		v.present, v.same, v.secretErr = s.secretIs(v.entry.dn, v.seed)
+		if !v.same || v.entryErr != nil || v.entry.origin == v.origin {
+			return
+		}
+		before := v.entry.csn
+		if v.entry, v.entryErr = s.token(v.token); v.entry.csn == before {
+			return
+		}
+	}
 }
 
 // err is why the view is no good.
