@@ -124,7 +124,9 @@ func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
 	if err := setAccessCode(tx, w.job.Token); err != nil {
 		return err
 	}
-	return sealSeed(tx, w)
+	seed := secret.Random(seedSize)
+	defer seed.Wipe()
+	return tx.SetSeed(w.job.Token, w.params.Generation, seed)
 }
 
 // setAccessCode gives a token a fresh access code, unless one of a token of its name that was deleted is there: that one may
@@ -141,10 +143,4 @@ func setAccessCode(tx *vault.Tx, id device.TokenID) error {
 	code = secret.Random(device.AccessCodeSize)
 	defer code.Wipe()
 	return tx.SetAccessCode(id, code)
-}
-
-func sealSeed(tx *vault.Tx, w *work) error {
-	seed := secret.Random(seedSize)
-	defer seed.Wipe()
-	return tx.SetSeed(w.job.Token, w.params.Generation, seed)
 }

@@ -41,3 +41,8 @@ func (r *Runner) Unclaimed() bool {
 func Prove(seed, old secret.Secret, codes []string) (next uint64, ok bool, err error) {
 	return proof{seed: seed, digits: 6, old: old}.check(codes)
 }
+
+// Fresh draws a seed for codes of 6 digits that is to replace another one.
+func Fresh(old secret.Secret) secret.Secret {
+	return proof{digits: 6, old: old, oldCounter: 7, start: 16}.freshSeed()
+}

@@ -37,6 +37,25 @@ func TestACodeThatFitsBothSeeds(t *testing.T) {
 	}
 }
 
+// Drawn without regard to the old one, six of these would be expected to have such a code.
+func TestFreshSeedHasNoCodeOfTheOldOne(t *testing.T) {
+	old := secret.Random(20)
+	defer old.Wipe()
+	olds := map[string]bool{}
+	for n := range uint64(1000) {
+		olds[hotpscan.Code(old, 6, 7+n)] = true
+	}
+	for range 1000 {
+		seed := provision.Fresh(old)
+		for n := range uint64(6) {
+			if olds[hotpscan.Code(seed, 6, 16+n)] {
+				t.Errorf("its code %d is one of the old seed", n)
+			}
+		}
+		seed.Wipe()
+	}
+}
+
 // alsoFits looks for a seed of which a code is one of the next 1000.
 func alsoFits(t *testing.T, code string) secret.Secret {
 	for i := range 100_000 {

@@ -330,5 +330,14 @@ func sealNext(tx *vault.Tx, w *work, _ time.Time) error {
 	if err := tx.PutToken(t); err != nil {
 		return err
 	}
-	return sealSeed(tx, w)
+	p := proof{digits: w.params.Digits, start: w.params.StartCounter, oldCounter: t.Counter}
+	if t.Generation != 0 {
+		if p.old, err = tx.Seed(t.ID, t.Generation); err != nil {
+			return err
+		}
+		defer p.old.Wipe()
+	}
+	seed := p.freshSeed()
+	defer seed.Wipe()
+	return tx.SetSeed(t.ID, w.params.Generation, seed)
 }

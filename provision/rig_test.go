@@ -46,9 +46,8 @@ type bench struct {
 	// Called on the device right before it is programmed or erased, or asked for codes. May be nil.
 	beforeProgram, beforeCode func(device.HOTPToken)
 
-	mu      sync.Mutex
-	seen    []provision.Progress
-	chances int // codes so far that by chance fitted the old seed as well, as one in 500 reissues has
+	mu   sync.Mutex
+	seen []provision.Progress
 }
 
 func newBench(t testing.TB) *bench {
@@ -151,30 +150,19 @@ func (w *watched) Code(ctx context.Context) (string, error) {
 func (b *bench) tell(p provision.Progress) {
 	b.mu.Lock()
 	b.seen = append(b.seen, p)
-	if byChance(p) {
-		b.chances++
-	}
 	b.mu.Unlock()
 	if p.Kind == provision.Touch && b.touch {
 		b.key.Touch(p.Slot == 2) // a pulled key cannot be touched, which is all that can go wrong
 	}
 }
 
-func byChance(p provision.Progress) bool {
-	return p.Kind == provision.Note && strings.HasPrefix(p.Text, "by chance a code fits the old seed as well")
-}
-
-// touches is how often somebody was asked to touch the key since the last call, but for what chance asked, and forgets
-// everything seen.
+// touches is how often somebody was asked to touch the key since the last call, and forgets everything seen.
 func (b *bench) touches() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range b.seen {
-		switch {
-		case p.Kind == provision.Touch:
+		if p.Kind == provision.Touch {
 			n++
-		case byChance(p):
-			n--
 		}
 	}
 	b.seen = nil

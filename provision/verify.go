@@ -71,6 +71,27 @@ func (p proof) check(codes []string) (next uint64, ok bool, err error) {
 	return n + proofCodes, true, nil
 }
 
+// freshSeed draws a seed of which no code that verifying will ask for fits the seed before. One in 500 would, and whoever has
+// the key in hand would be asked for another touch, or for two other codes.
+func (p proof) freshSeed() secret.Secret {
+	for {
+		seed := secret.Random(seedSize)
+		if !p.clashes(seed) {
+			return seed
+		}
+		seed.Wipe()
+	}
+}
+
+func (p proof) clashes(seed secret.Secret) bool {
+	for n := range uint64(maxCaptured) {
+		if p.fitsOld([]string{hotpscan.Code(seed, p.digits, p.start+n)}) {
+			return true
+		}
+	}
+	return false
+}
+
 // fitsOld tells whether the seed before gives codes in a row.
 func (p proof) fitsOld(codes []string) bool {
 	if p.old.IsZero() {
