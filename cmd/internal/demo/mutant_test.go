@@ -23,12 +23,11 @@ type mutant struct {
 var mutants = []mutant{
 	{
 		name: "reseed left out", file: "reissue.go",
-		old: "return sealSeed(tx, w)",
+		old: "seed := p.freshSeed()",
 		new: `seed, err := tx.Seed(t.ID, t.Generation)
 	if err != nil {
 		return err
-	}
-	return tx.SetSeed(t.ID, w.params.Generation, seed)`,
+	}`,
 		fails: "this seed has been here before", // the vault itself notices
 	},
 	{
