@@ -89,6 +89,9 @@ func (d *desk) apply(kind vault.ChangeKind, user string, counter uint64) syncer.
 	if first != second {
 		d.t.Fatalf("%s is not idempotent: %+v, then %+v", kind, first, second)
 	}
+	if d.behindFlaky() { // one provider may have missed both times, and has it from the others
+		d.settle()
+	}
 	if again := d.writes(); len(again) > len(written) {
 		d.t.Fatalf("%s for the second time wrote again: %v", kind, again)
 	}

@@ -15,10 +15,10 @@ import (
 const attempts = 100
 
 // ConformanceThrough is Conformance for a connector that stands behind a Flaky: whatever fails for the moment is tried
-// again, as the outbox does, and in the end the same is expected. That is too much to ask of several providers: what a
-// connector promises of them holds for those that can be reached, so put a Flaky before one that stands alone. Rates
-// up to 0.2, or 0.05 over TLS, leave enough attempts that get through. Where the connector uses TLS, give Slapd.Service
-// no front.
+// again, as the outbox does, and in the end the same is expected. What a connector promises of several providers holds for
+// those that could be reached; the others have it as soon as replication is through, which is waited for. Rates up to 0.2, or
+// 0.05 over TLS and with several providers, leave enough attempts that get through. Where the connector uses TLS, give
+// Slapd.Service no front.
 func ConformanceThrough(t *testing.T, open Open) {
 	Conformance(t, func(t *testing.T) (syncer.Connector, Service) {
 		c, service := open(t)
