@@ -9,7 +9,7 @@ PROGRAMS := ./cmd/tokendesk ./cmd/tokendeskd ./cmd/tokenemu
 
 # Debian packages that building, the demo and the tests need, and why.
 DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_TPM slapd:an_OpenLDAP_server_with_the_OTP_overlay \
-	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes \
+	ldap-utils:ldapwhoami,_which_tries_the_logins oathtool:a_second_opinion_on_HOTP_codes liboath-dev:the_search_that_ours_is_measured_by \
 	man-db:whether_the_manual_page_is_one \
 	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files xz-utils:its_package udev:its_device_manager \
 	exim4-daemon-light:a_mail_server,_which_takes_the_notices \
@@ -109,8 +109,8 @@ crash: build ## kill the daemon at every write, sync and word to TPM, key or dir
 lint: ## check format, vet, staticcheck and a tidy go.mod
 	@unformatted=$$(gofmt -l cmd device provision sync udev vault); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
 	@go mod tidy -diff
-	@go vet -tags guest ./...
-	@go tool staticcheck -tags guest ./...
+	@go vet -tags guest,liboath ./...
+	@go tool staticcheck -tags guest,liboath ./...
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (10s)
@@ -120,4 +120,5 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 .PHONY: bench
 bench: build ## measure; prints "ratio NAME VALUE" and "figure NAME VALUE"
 	@{ go test -run '^$$' -bench . -benchtime 10x ./device/otpslot ./cmd/internal/keys ./cmd/internal/daemon; \
+	go test -tags liboath -run '^$$' -bench . -benchtime 1x ./sync/hotpscan; \
 	go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./vault ./vault/audit ./cmd/internal/crash ./sync; } | grep -E '^(ratio|figure|FAIL|panic|---)'

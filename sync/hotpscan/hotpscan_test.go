@@ -143,10 +143,3 @@ func FuzzSearch(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkSearch1000(b *testing.B) {
-	seed := rfcSeed()
-	for b.Loop() {
-		hotpscan.Search(seed, 6, 0, 1000, []string{"000000", "000000"})
-	}
-}
