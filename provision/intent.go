@@ -88,6 +88,9 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 		if err != nil {
 			return d, err
 		}
+		if err := o.Advance.current(t); err != nil {
+			return d, err
+		}
 		if o.Action == ActEnable && !t.Expires.IsZero() && !t.Expires.After(time.Now()) {
 			return d, refuse(fmt.Sprintf("give it more time first: tokendesk edit %s --expires DATE", t.ID), "the time of %s ended on %s", t.ID, t.Expires.Local().Format("2006-01-02"))
 		}
@@ -107,6 +110,7 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 		}
 		d.tokens, d.rules = append(d.tokens, t), append(d.rules, rule)
 		e := effectOf(t, rule, o.User)
+		e.Counter = o.Advance
 		if ends(t, o, time.Now()) {
 			e.Until = o.Expires
 		}
@@ -163,6 +167,9 @@ func (r *Runner) intend(tx *vault.Tx, o Order, there census) (drawn, error) {
 	}
 	if n := r.Policy.CompromiseOver; o.Action == ActCompromise && n > 0 && len(o.Tokens) > n {
 		d.Why = append(d.Why, fmt.Sprintf("%d tokens are to be compromised at a time, and one officer may do %d", len(o.Tokens), n))
+	}
+	if o.Advance != nil {
+		d.Why = append(d.Why, "one officer may move a counter only within the window")
 	}
 	if len(d.Why) > 0 && o.reason() == "" {
 		return d, refuse("say why: --reason WORDS", "this takes a second officer: %s", strings.Join(d.Why, "; "))
@@ -239,6 +246,11 @@ func (r *Runner) carryOut(tx *vault.Tx, d drawn, by audit.Officer, approved stri
 				return nil, nil, err
 			}
 		}
+		if d.Order.Advance != nil { // whose codes have proven that it is at hand
+			if err := tx.PutAttempts(vault.TokenAttempts(t.ID), vault.Attempts{}); err != nil {
+				return nil, nil, err
+			}
+		}
 		tokens = append(tokens, t)
 	}
 	return tokens, changes, nil
@@ -255,6 +267,7 @@ func concerned(kind vault.ChangeKind, e Effect) string {
 // alter makes a token what the order says.
 func (r *Runner) alter(d drawn, t *vault.Token, e Effect) {
 	t.Status, t.Owner = e.To, e.NewOwner
+	d.Order.Advance.move(t, time.Now())
 	switch d.Order.Action {
 	case ActUnassign:
 		t.ReseedDue = t.ReseedDue || reseedable(t.ID) && !r.atHand(t.ID)

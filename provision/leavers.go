@@ -154,7 +154,7 @@ func askedFor(tx *vault.Tx) (map[device.TokenID]uint64, error) {
 	asked := map[device.TokenID]uint64{}
 	for _, a := range all {
 		var o Order
-		if !a.Expires.After(time.Now()) || !slices.Contains(orders, Action(a.Action)) {
+		if !a.Expires.After(time.Now()) || !slices.Contains(orders, Action(a.Action)) || a.Action == string(ActResync) {
 			continue
 		}
 		if err := json.Unmarshal(a.Request, &o); err != nil {

@@ -32,10 +32,11 @@ type Order struct {
 	Address     *string          `json:"address,omitempty"`     // edit, of a token whose codes are sent; nil: stays
 	Tenant      *string          `json:"tenant,omitempty"`      // edit; nil: stays, empty: the desk's own
 	Expires     *time.Time       `json:"expires,omitempty"`     // edit; nil: stays, zero: never
+	Advance     *Advance         `json:"advance,omitempty"`     // resync, which takes no order unless it is beyond the window
 }
 
 // orders are the actions that are one transaction. All others take several steps, or find out something.
-var orders = []Action{ActEdit, ActAssign, ActUnassign, ActDisable, ActEnable, ActExpire, ActCompromise, ActDelete}
+var orders = []Action{ActResync, ActEdit, ActAssign, ActUnassign, ActDisable, ActEnable, ActExpire, ActCompromise, ActDelete}
 
 // normal returns the order in the form that digests are made of: each token once, in order. It refuses what cannot be meant.
 func (o Order) normal(now time.Time) (Order, error) {
@@ -95,6 +96,9 @@ func (o Order) details() error {
 	case o.Action == ActCompromise && o.Loss == vault.Other && o.Reason == "":
 		return refuse("say in words what has happened", "a reason of kind %s takes words", vault.Other)
 	}
+	if err := o.Advance.details(o); err != nil {
+		return err
+	}
 	if o.Description != nil {
 		return legible("description", *o.Description, vault.MaxDescription)
 	}
@@ -138,6 +142,7 @@ type Effect struct {
 	NewOwner string             `json:"new_owner,omitempty"`
 	Until    *time.Time         `json:"until,omitempty"` // edit: its time ends that soon
 	Pushes   []vault.ChangeKind `json:"pushes,omitempty"`
+	Counter  *Advance           `json:"counter,omitempty"` // resync: where it goes
 	LastOf   string             `json:"last_of,omitempty"` // the user who has no active token afterwards, as far as is known
 	Warning  string             `json:"warning,omitempty"` // what speaks against it, and what to do instead
 }
@@ -163,6 +168,9 @@ func (e Effect) String() string {
 		add("its time ends at %s", e.Until.Format(time.RFC3339))
 	case e.Owner != "" && e.loses():
 		add("%s can no longer log in with it", e.Owner)
+	}
+	if e.Counter != nil {
+		add("its counter goes from %d to %d", e.Counter.From, e.Counter.To)
 	}
 	if e.LastOf != "" {
 		add("and it is the last active token of %s", e.LastOf)

@@ -48,6 +48,8 @@ type Runner struct {
 	Notices bool
 	// AtHand tells whether a device is inserted. Nil: that is never known.
 	AtHand func(device.ID) bool
+	// Await waits until a device is inserted and can be used. Nil: a key that is pulled from a tray is not taken again.
+	Await func(ctx context.Context, id device.ID) error
 	// Counter is the next moving factor that the vault or the central service shows for a token, whichever is higher. Nil: the
 	// vault's counts.
 	Counter func(ctx context.Context, id device.TokenID) (uint64, error)
@@ -70,6 +72,8 @@ type Progress struct {
 	Text  string       `json:"text"`
 	Slot  int          `json:"slot,omitempty"`  // with Touch: 1 is a short touch, 2 a long one
 	Codes int          `json:"codes,omitempty"` // with Touch: how many codes have been captured
+
+	Device device.ID `json:"device,omitempty"` // of several: which one it is about
 }
 
 // ProgressKind tells kinds of Progress apart.

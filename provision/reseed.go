@@ -56,12 +56,17 @@ func (r *Runner) fitFor(id device.TokenID, a Action) (t vault.Token, err error) 
 		if t, err = tx.Token(id); err != nil {
 			return err
 		}
-		if err := idle(tx, id); err != nil {
-			return err
-		}
-		return Check(t, a)
+		return CheckIdle(tx, t, a)
 	})
 	return t, err
+}
+
+// CheckIdle is Ready within a transaction that has read the token.
+func CheckIdle(tx *vault.Tx, t vault.Token, a Action) error {
+	if err := idle(tx, t.ID); err != nil {
+		return err
+	}
+	return Check(t, a)
 }
 
 // afresh is what programming a token again starts from.

@@ -43,6 +43,9 @@ type Backoff struct{ Min, Max time.Duration }
 // not recorded is delivered again, which writes nothing, as it is there. However much waits, what is in memory of it is one entry,
 // and those outcomes.
 type Outbox struct {
+	// Sees tells whether who makes a request may know of a tenant's tokens. Nil: everybody may. It is set before the outbox is used.
+	Sees func(ctx context.Context, tenant string) bool
+
 	v       *vault.Vault
 	c       Connector
 	log     *slog.Logger
@@ -51,6 +54,7 @@ type Outbox struct {
 	turn    chan struct{}    // holds one value; whoever took it delivers
 	wake    chan struct{}
 	books   books
+	placing sync.Mutex // held by whoever looks for the counter of typed codes
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, when the outbox may have changed

@@ -55,18 +55,24 @@ func Done(by audit.Officer, action string, id device.TokenID, user string) audit
 
 // writeActs continues the chain with the transaction's acts.
 func (tx *Tx) writeActs(epoch, counter uint64) error {
-	for _, a := range tx.acts {
-		if tx.ledger.Trail.Seq == 0 {
-			tx.ledger.Trail = audit.Genesis(tx.s.header().Trail, tx.s.header().AuditKey)
-		}
-		a.Time, a.Epoch, a.Counter = time.Now().UTC(), epoch, counter
-		e := tx.ledger.Trail.Next(a)
-		tx.ledger.Trail = e.Point()
-		if err := errors.Join(tx.store(bucketAudit, numberKey(e.Seq), e), tx.reindex(nil, (*act)(&e))); err != nil {
-			return err
-		}
+	if len(tx.acts) == 0 {
+		return nil
 	}
-	return nil
+	if tx.ledger.Trail.Seq == 0 {
+		tx.ledger.Trail = audit.Genesis(tx.s.header().Trail, tx.s.header().AuditKey)
+	}
+	at := tx.ledger.Trail
+	next := func(i int) (audit.Entry, uint64) {
+		a := tx.acts[i]
+		a.Time, a.Epoch, a.Counter = time.Now().UTC(), epoch, counter
+		e := at.Next(a)
+		at = e.Point()
+		return e, e.Seq
+	}
+	return storeMany(tx, bucketAudit, len(tx.acts), next, func(e *audit.Entry) error {
+		tx.ledger.Trail = e.Point()
+		return tx.reindex(nil, (*act)(e))
+	})
 }
 
 // Acts calls fn for the audit trail's entries from a number on (1 is the first), until it returns false.

@@ -46,7 +46,7 @@ func (v *Vault) Check() error {
 func (tx *Tx) checkContents() error {
 	c := &contents{Tx: tx, counts: map[string]int{}}
 	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals,
-		c.checkHandovers, c.checkLeavers, c.checkNotices, c.checkTrail, c.checkIndex} {
+		c.checkHandovers, c.checkLeavers, c.checkNotices, c.checkAttempts, c.checkTrail, c.checkIndex} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type coder struct {
 	kind, bucket string // what the first bytes of aad are for
 	framed       int    // how many those are
 	scratch      []byte
+	nonces       []byte // random bytes, of which each is used once
 }
 
 const (
@@ -52,8 +53,17 @@ func (c *coder) start(version uint64, size int) []byte {
 	out[0] = schema
 	binary.BigEndian.PutUint32(out[1:], c.version)
 	binary.BigEndian.PutUint64(out[5:], version)
-	rand.Read(out[prefixSize:])
+	c.nonce(out[prefixSize:])
 	return out
+}
+
+// nonce fills one. The kernel is asked for many at a time: a batch writes ten thousands.
+func (c *coder) nonce(out []byte) {
+	if len(c.nonces) < nonceSize {
+		c.nonces = make([]byte, 64*nonceSize)
+		rand.Read(c.nonces)
+	}
+	c.nonces = c.nonces[copy(out, c.nonces[:nonceSize]):]
 }
 
 // encodeRecord authenticates a record's JSON.

@@ -67,9 +67,10 @@ func contents(v *vault.Vault) (out string, err error) {
 		leavers, lerr := tx.Leavers()
 		notices, nerr := tx.Notices(0, 0)
 		given, terr := tx.HandoversOf(gone, 0, 0)
+		failed, ferr := tx.Attempts(vault.TokenAttempts(alice))
 		theirs, uerr := tx.HandoversOfUser("bob", 0, 0)
-		out += fmt.Sprintf("%+v\n%+v\n%+v\n%+v %+v %+v\n%+v %+v %+v\n", jobs, buried, history, leavers, given, theirs, changes, approvals, notices) // see kept
-		return errors.Join(err, aerr, gerr, herr, lerr, nerr, terr, uerr)
+		out += fmt.Sprintf("%+v\n%+v\n%+v\n%+v %+v %+v %+v\n%+v %+v %+v\n", jobs, buried, history, leavers, given, theirs, failed, changes, approvals, notices) // see kept
+		return errors.Join(err, aerr, gerr, herr, lerr, nerr, terr, uerr, ferr)
 	})
 	return out, err
 }

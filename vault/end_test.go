@@ -262,6 +262,7 @@ func TestCheckOfTombstonesAndApprovals(t *testing.T) {
 		"a leaver of another name":  func(tx *vault.Tx) error { return tx.PutRecord("leavers", []byte("eve"), vault.Leaver{User: "alice"}) },
 		"a notice never given":      func(tx *vault.Tx) error { return tx.PutRecord("notices", number(2), vault.Notice{ID: 2}) },
 		"a handover never given":    func(tx *vault.Tx) error { return tx.PutRecord("handovers", number(2), vault.Handover{ID: 2, Act: 1}) },
+		"attempts that are none":    func(tx *vault.Tx) error { return tx.PutRecord("attempts", []byte("a"), vault.Attempts{Last: later}) },
 		"a handover of no act":      func(tx *vault.Tx) error { return tx.PutRecord("handovers", number(1), vault.Handover{ID: 1, Act: 99}) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -330,7 +331,7 @@ func TestVaultOfAnEarlierVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw(t, path, func(tx *bbolt.Tx) error {
-		return errors.Join(tx.DeleteBucket([]byte("tombstones")), tx.DeleteBucket([]byte("approvals")))
+		return errors.Join(tx.DeleteBucket([]byte("tombstones")), tx.DeleteBucket([]byte("approvals")), tx.DeleteBucket([]byte("attempts")))
 	})
 	works := func(v *vault.Vault) {
 		t.Helper()
@@ -345,7 +346,7 @@ func TestVaultOfAnEarlierVersion(t *testing.T) {
 			return err
 		})
 		update(t, v, func(tx *vault.Tx) error {
-			return errors.Join(tx.Bury(vault.Tombstone{ID: alice}), tx.PutApproval(&vault.Approval{Action: "a", Expires: time.Now().Add(time.Hour)}))
+			return errors.Join(tx.PutAttempts("a", vault.Attempts{Failures: 1, Last: time.Now()}), tx.Bury(vault.Tombstone{ID: alice}), tx.PutApproval(&vault.Approval{Action: "a", Expires: time.Now().Add(time.Hour)}))
 		})
 	}
 	identity, _ := vaulttest.Identity()

@@ -11,6 +11,7 @@ type entries struct {
 	*bbolt.Bucket
 	cursor *bbolt.Cursor // of all lookups: bbolt's own Get makes one each time
 	gaps   [256]*gap     // by what the keys around them begin with: the index has one for each kind
+	at     pair          // what was found last, which is mostly looked for again before it is changed
 }
 
 // gap is where a lookup has found nothing: no key with the gap's first byte is at from, or after it and before to. What is
@@ -60,11 +61,15 @@ func (e *entries) seek(g *gap, key []byte) (k, v []byte) {
 
 // find returns a stored value, or nil. It is lent until the transaction ends.
 func (e *entries) find(key []byte) []byte {
+	if e.at.val != nil && bytes.Equal(e.at.key, key) {
+		return e.at.val
+	}
 	g := e.around(key)
 	if g.holds(key) {
 		return nil
 	}
 	if k, v := e.seek(g, key); bytes.Equal(k, key) {
+		e.at = pair{append(e.at.key[:0], key...), v}
 		return v
 	}
 	return nil
@@ -86,10 +91,17 @@ func (e *entries) first(prefix, key []byte) (k, v []byte) {
 	return k, v
 }
 
-// Put stores a value. A Delete needs no such care: it makes gaps longer.
+// Put stores a value.
 func (e *entries) Put(key, val []byte) error {
+	e.at.val = nil
 	if g := e.around(key); g.holds(key) {
 		g.from = append(append(g.from[:0], key...), 0) // the least key after it
 	}
 	return e.Bucket.Put(key, val)
+}
+
+// Delete takes an entry out. Gaps need no care: they become longer.
+func (e *entries) Delete(key []byte) error {
+	e.at.val = nil
+	return e.Bucket.Delete(key)
 }

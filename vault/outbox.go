@@ -10,27 +10,43 @@ import (
 
 // Enqueue adds a change to the end of the outbox and returns it with its Seq and Created.
 func (tx *Tx) Enqueue(c Change) (Change, error) {
+	all := []Change{c}
+	err := tx.EnqueueAll(all)
+	return all[0], err
+}
+
+// EnqueueAll is Enqueue for several, in their order.
+func (tx *Tx) EnqueueAll(all []Change) error {
+	for i := range all {
+		if err := tx.numberChange(&all[i]); err != nil {
+			return err
+		}
+	}
+	return storeMany(tx, bucketOutbox, len(all), func(i int) (Change, uint64) { return all[i], all[i].Seq },
+		func(c *Change) error { return tx.reindex(nil, c) })
+}
+
+func (tx *Tx) numberChange(c *Change) error {
 	if _, err := device.ParseTokenID(string(c.Token)); err != nil {
-		return Change{}, fmt.Errorf("cannot enqueue a change: %w", err)
+		return fmt.Errorf("cannot enqueue a change: %w", err)
 	}
 	switch c.Kind {
 	case Put, Assign, Unassign, Disable, Enable, Advance, Remove:
 	default:
-		return Change{}, fmt.Errorf("cannot enqueue a change of %s: there is no kind %q", c.Token, c.Kind)
+		return fmt.Errorf("cannot enqueue a change of %s: there is no kind %q", c.Token, c.Kind)
 	}
 	seq, err := tx.number(bucketOutbox, &tx.ledger.Change)
 	if err != nil {
-		return Change{}, err
+		return err
 	}
 	c.Seq, c.Created = seq, time.Now().UTC()
-	tx.touch(c.Token)
 	if c.Kind != Advance {
 		tx.weigh(heavy)
 	}
-	if err := tx.reindex(nil, &c); err != nil {
-		return Change{}, err
+	if c.Kind != Advance || !tx.moved[c.Token] { // else the token is there, and it takes no more
+		tx.touch(c.Token)
 	}
-	return c, tx.store(bucketOutbox, numberKey(seq), c)
+	return nil
 }
 
 // ChangesFrom returns the outbox's changes whose Seq is greater than after, in that order: at most limit, or all if limit is 0.

@@ -32,6 +32,7 @@ const (
 	bucketHandovers  = "handovers"  // which token was given to whom
 	bucketLeavers    = "leavers"    // whose tokens are to come back
 	bucketNotices    = "notices"    // mail that is not sent yet
+	bucketAttempts   = "attempts"   // what has failed in a row
 
 	keyHeader = "header"
 	keyLedger = "ledger"
@@ -39,12 +40,13 @@ const (
 
 var buckets = []string{
 	bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox, bucketIndex, bucketAudit, bucketSeen, bucketBackup, bucketSystem,
-	bucketTombstones, bucketApprovals, bucketHandovers, bucketLeavers, bucketNotices,
+	bucketTombstones, bucketApprovals, bucketHandovers, bucketLeavers, bucketNotices, bucketAttempts,
 }
 
 // lateBuckets are missing in vaults that an earlier version has made: see upgrade.
 var lateBuckets = map[string]bool{
 	bucketTombstones: true, bucketApprovals: true, bucketHandovers: true, bucketLeavers: true, bucketNotices: true,
+	bucketAttempts: true,
 }
 
 // secretBuckets hold sealed values; index entries have none; all others are records.
@@ -67,7 +69,10 @@ type Tx struct {
 	done    bool
 	buckets map[string]*entries       // those that were used
 	touched map[device.TokenID]*Token // whose references settle checks; as PutToken has left them, or nil if it has not
+	moved   map[device.TokenID]bool   // that PutToken has only moved the counters of
+	read    Reading                   // the token that was read last
 	acts    []audit.Act               // for the audit trail
+	body    []byte                    // that store encodes into
 
 	sentinel hash.Hash // see fingerprint; nil until it is needed
 }
@@ -210,9 +215,18 @@ func (tx *Tx) store(bucket string, key []byte, rec any) error {
 	if tx.summer == nil {
 		return errReadOnly
 	}
-	body, err := json.Marshal(rec)
+	body, err := encodeJSON(tx.body[:0], rec)
 	if err != nil {
 		return fmt.Errorf("cannot store an entry in %s: %w", bucket, err)
+	}
+	tx.body = body
+	return tx.storeBody(bucket, key, body)
+}
+
+// storeBody writes a record that is encoded already.
+func (tx *Tx) storeBody(bucket string, key, body []byte) error {
+	if tx.summer == nil {
+		return errReadOnly
 	}
 	tx.weigh(light)
 	return tx.put(bucket, key, tx.coder.encodeRecord(bucket, key, tx.version(), body))

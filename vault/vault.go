@@ -155,10 +155,8 @@ func (v *Vault) enter() (s *session, leave func(), err error) {
 
 // View runs fn in a transaction that reads one consistent state. Transactions do not nest.
 func (v *Vault) View(fn func(*Tx) error) error {
-	if v.unanchored.Load() {
-		if err := v.Update(func(*Tx) error { return nil }); err != nil {
-			return err
-		}
+	if err := v.anchored(); err != nil {
+		return err
 	}
 	s, leave, err := v.enter()
 	if err != nil {
@@ -171,6 +169,14 @@ func (v *Vault) View(fn func(*Tx) error) error {
 	}
 	defer tx.rollback()
 	return fn(tx)
+}
+
+// anchored has the TPM's counter follow the last commit, if it has not yet.
+func (v *Vault) anchored() error {
+	if !v.unanchored.Load() {
+		return nil
+	}
+	return v.Update(func(*Tx) error { return nil })
 }
 
 // Update runs fn in a transaction that commits if fn returns nil, and otherwise leaves everything as it was. When Update

@@ -100,6 +100,7 @@ func custody(tx *vault.Tx, id, old device.TokenID) error {
 		tx.PutHandover(&vault.Handover{Kind: vault.Replaced, Token: id, Old: old, From: "alice", To: "bob", Proof: vault.Proof{Codes: 2, Generation: 1}}),
 		tx.PutLeaver(vault.Leaver{User: "leaver of " + string(id), Deadline: time.Now().Add(time.Hour), Items: []vault.LeaverItem{{Token: id, State: vault.Open}}}),
 		tx.PutNotice(&vault.Notice{Kind: "reissued", User: "alice", Token: id}),
+		tx.PutAttempts(vault.TokenAttempts(id), vault.Attempts{Failures: 4, Last: time.Now()}),
 	)
 }
 

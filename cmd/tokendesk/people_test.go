@@ -14,7 +14,10 @@ import (
 
 // cmdAs runs tokendesk as another user of the machine, who cannot enter the directories of this test: program and socket come
 // to it as open files.
-func cmdAs(ts *testscript.TestScript, neg bool, args []string) {
+func cmdAs(ts *testscript.TestScript, neg bool, args []string) { asOther(ts, neg, args, nil) }
+
+// asOther plays tokendesk as another user, and has do see every line that it prints.
+func asOther(ts *testscript.TestScript, neg bool, args []string, do func(line string, p *os.Process)) {
 	if len(args) < 2 || args[1] != "tokendesk" {
 		ts.Fatalf("as USER tokendesk ARG…, not %q", args)
 	}
@@ -32,5 +35,5 @@ func cmdAs(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.ExtraFiles = []*os.File{program, dir}
 		cmd.Env = []string{"TZ=UTC", api.SocketVariable + "=/proc/self/fd/4/" + filepath.Base(on(ts).Socket)}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
-	}, "tokendesk", args[2:], nil)
+	}, "tokendesk", args[2:], do)
 }

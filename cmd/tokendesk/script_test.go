@@ -42,6 +42,8 @@ const patience = 20 * time.Second
 //	narrow                                   the last output fits into 80 columns, without colours and blanks at line ends
 //	json                                     the last tokendesk printed JSON, line by line, with its version
 //	touching SERIAL short|long tokendesk …   touch the key whenever a line begins with ●
+//	tray … tokendesk …                       touch whatever key a line asks for; see cmdTray
+//	program SERIAL SLOT SEED COUNTER         put a seed into a key behind the desk's back
 //	pulling SERIAL tokendesk …               pull the key at the first ●
 //	interrupting tokendesk …                 Ctrl-C at the first ●
 //	crashing tokendesk …                     kill the daemon at the first ●
@@ -89,6 +91,8 @@ func TestScripts(t *testing.T) {
 			"json":         cmdJSON,
 			"narrow":       cmdNarrow,
 			"touching":     cmdTouching,
+			"tray":         cmdTray,
+			"program":      cmdProgram,
 			"pulling":      cmdPulling,
 			"interrupting": cmdInterrupting,
 			"crashing":     cmdCrashing,

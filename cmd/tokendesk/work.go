@@ -15,7 +15,6 @@ import (
 )
 
 func workCommands() []*cli.Command {
-	capture := &cli.BoolFlag{Name: "capture", Usage: "capture codes by touches of the inserted key"}
 	return []*cli.Command{
 		{
 			Name: "enroll", Usage: "seal a fresh seed, program it, verify it, assign it, push it", Category: "Work", Action: enroll,
@@ -40,14 +39,7 @@ func workCommands() []*cli.Command {
 				&cli.StringFlag{Name: "reason", Usage: "why, in `WORDS` for the audit trail and the receipt"},
 			},
 		},
-		{
-			Name: "test", Usage: "check one code of a token; the code is used up", ArgsUsage: "TOKEN [CODE]",
-			Category: "Work", Action: codes("test", 1, 1), Flags: []cli.Flag{capture},
-		},
-		{
-			Name: "resync", Usage: "find a drifted counter from two or three consecutive codes; the seed stays", ArgsUsage: "TOKEN [CODE CODE [CODE]]",
-			Category: "Work", Action: codes("resync", 2, 3), Flags: []cli.Flag{capture},
-		},
+		testCommand(), resyncCommand(),
 	}
 }
 
@@ -210,32 +202,6 @@ func resolveAsked(c *cli.Context) (api.Resolve, error) {
 	return r, nil
 }
 
-// codes is the action of commands that take codes, typed or captured.
-func codes(operation string, least, most int) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		if c.NArg() == 0 {
-			return usage("name the token: tokendesk %s %s", operation, c.Command.ArgsUsage)
-		}
-		path, err := pathOf(c.Args().First())
-		if err != nil {
-			return err
-		}
-		typed := plainCodes(c.Args().Tail())
-		capture := c.Bool("capture")
-		switch {
-		case capture && len(typed) > 0:
-			return usage("codes are either given or captured, not both")
-		case !capture && (len(typed) < least || len(typed) > most):
-			return usage("give the codes, oldest first, or --capture them: tokendesk %s %s", operation, c.Command.ArgsUsage)
-		}
-		err = work(c, path+"/"+operation, api.Codes{Codes: typed, Capture: capture})
-		if operation == "test" {
-			err = afterMiss(c, path, err)
-		}
-		return err
-	}
-}
-
 // work asks the daemon for something that takes a while, and shows it.
 func work(c *cli.Context, path string, in any) error {
 	out := output(c)
@@ -259,6 +225,9 @@ func work(c *cli.Context, path string, in any) error {
 	case out.json:
 		return errors.Join(out.printJSON(api.Event{Outcome: &outcome}), err)
 	case outcome.Approval != nil:
+		if outcome.Text != "" {
+			out.wait("%s", harmless(outcome.Text))
+		}
 		printWaiting(out, *outcome.Approval)
 	default:
 		printOutcome(out, outcome)

@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -59,6 +60,8 @@ type Session struct {
 	serial    device.Serial
 	hasSerial bool
 	decoder   keyboard.Decoder
+	typed     strings.Builder // of a line whose end has not come yet; it outlives a wait that was ended in its middle
+	typedAt   time.Time
 }
 
 // New starts a session on an opened interface. The caller closes r.

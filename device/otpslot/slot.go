@@ -216,33 +216,44 @@ func (s *Slot) Code(ctx context.Context) (string, error) {
 	return m[2], nil
 }
 
-// line collects typed text up to Enter, or up to a silence.
+// line collects typed text up to Enter, or up to a silence. One that has begun is read to its end also when its time is over.
 func (s *Session) line(ctx context.Context) (string, error) {
-	var text strings.Builder
-	var last time.Time
+	if time.Since(s.typedAt) > lineIdle {
+		s.typed.Reset()
+	}
 	for {
-		if err := ctx.Err(); err != nil {
+		err := ctx.Err()
+		late := errors.Is(err, context.DeadlineExceeded) && s.typed.Len() > 0
+		if err != nil && !late {
 			if errors.Is(err, context.DeadlineExceeded) {
 				err = fmt.Errorf("%w: %w", device.ErrNoTouch, err)
 			}
 			return "", err
 		}
+		slice := inputSlice
+		if end, bounded := ctx.Deadline(); bounded && !late {
+			slice = max(min(slice, time.Until(end)), 0)
+		}
 		var p [keyboard.ReportSize]byte
-		n, err := s.report.ReadInput(p[:], inputSlice)
+		n, err := s.report.ReadInput(p[:], slice)
 		if err != nil {
 			return "", err
 		}
 		typed := s.decoder.Feed(p[:n])
-		if before, _, ended := strings.Cut(typed, "\n"); ended {
-			text.WriteString(before)
-			return text.String(), nil
-		}
-		text.WriteString(typed)
+		before, _, ended := strings.Cut(typed, "\n")
+		s.typed.WriteString(before)
 		switch now := time.Now(); {
+		case ended:
+			return s.endLine(), nil
 		case typed != "":
-			last = now
-		case text.Len() > 0 && now.Sub(last) > lineIdle, text.Len() > maxLine:
-			return text.String(), nil
+			s.typedAt = now
+		case s.typed.Len() > 0 && now.Sub(s.typedAt) > lineIdle, s.typed.Len() > maxLine:
+			return s.endLine(), nil
 		}
 	}
+}
+
+func (s *Session) endLine() string {
+	defer s.typed.Reset()
+	return s.typed.String()
 }

@@ -88,6 +88,9 @@ func (c Code) ExitCode() int {
 type Error struct {
 	Code    Code   `json:"code" doc:"Class of the error" example:"not-found"`
 	Message string `json:"message" doc:"What happened and what to do"`
+	Miss    *Miss  `json:"miss,omitempty" doc:"Of codes that did not fit: why"`
+
+	Recorded bool `json:"-"` // it stands in the audit trail already
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -158,6 +158,7 @@ func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 	c := d.Config.Central
 	pauses := syncer.Backoff{Min: time.Duration(c.RetryMin), Max: time.Duration(c.RetryMax)}
 	desk.Outbox = syncer.NewOutbox(v, desk.Connector, d.Log, pauses)
+	desk.Outbox.Sees = localapi.Sees
 	desk.Refresher = syncer.NewRefresher(v, desk.Connector, d.Log, syncer.RefreshConfig{
 		Interval: time.Duration(c.RefreshEvery), Retry: pauses, Wake: desk.Outbox.Wake,
 	})
@@ -178,6 +179,7 @@ func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 		},
 		CheckUser: func(ctx context.Context, name string) (string, error) { return checkUser(ctx, desk, name) },
 		AtHand:    desk.Keys.Inserted,
+		Await:     desk.Keys.Await,
 		Counter: func(ctx context.Context, id device.TokenID) (uint64, error) {
 			base, _, err := desk.Outbox.Observe(ctx, id)
 			return base, err

@@ -48,6 +48,10 @@ func TestMemory(t *testing.T) {
 	enroll(ctx, t, w, one, "alice")
 	awaitPushed(ctx, t, w)
 	m.expectOpen("after an enroll", first)
+	if err := w.Client.Post(ctx, "/v1/identify", api.Identify{Codes: []string{"000000", "000001"}}, &api.Identified{}); err != nil { // every seed is read
+		t.Fatal(err)
+	}
+	m.expectOpen("after an identify", first)
 	m.do(ctx, "lock", nil)
 	m.expectLocked("after an enroll and a lock")
 	m.learnKey("the wrong PIN's key", wrong)

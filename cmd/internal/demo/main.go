@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tokendesk/cmd/internal/world"
+	"tokendesk/device"
 )
 
 // limit ends a story that hangs.
@@ -44,6 +45,7 @@ func run(ctx context.Context, what, bin, as string) error {
 			if o.Officer, err = world.Credential(as); err != nil {
 				return err
 			}
+			o.Keys = o.Keys[:2]
 		}
 		return play(ctx, o)
 	case "up":
@@ -57,9 +59,13 @@ func run(ctx context.Context, what, bin, as string) error {
 }
 
 func options(bin string) world.Options {
-	return world.Options{Bin: bin, Backups: true, Pair: true, Keys: []string{
+	o := world.Options{Bin: bin, Backups: true, Pair: true, Keys: []string{
 		fmt.Sprintf("serial=%s,fw=5.4.3", alicesKey), fmt.Sprintf("serial=%s,fw=5.2.7", spareKey),
 	}}
+	for i := range drawerKeys {
+		o.Keys = append(o.Keys, fmt.Sprintf("serial=%s,fw=5.4.3,present=false", drawerKey+device.Serial(i)))
+	}
+	return o
 }
 
 func play(ctx context.Context, o world.Options) (err error) {

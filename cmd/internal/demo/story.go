@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -112,6 +111,10 @@ func (s *story) play(ctx context.Context) error {
 			}
 			return s.touchAndLogin(ctx, "bob", 1, true)
 		}},
+		{"A drawer of keys is handed out, and all of them are touched in pockets", func() error { return s.fillTray(ctx) }},
+		{"They come back on a tray: each is touched twice, in any order, and all are resynced", func() error { return s.resyncTray(ctx) }},
+		{"Everybody logs in", func() error { return s.trayLogins(ctx) }},
+		{"One of them lies on the floor: whose is it?", func() error { return s.identifyOne(ctx) }},
 	} {
 		fmt.Fprintf(s.out, "\n%s\n", chapter.title)
 		if err := chapter.tell(); err != nil {
@@ -131,7 +134,11 @@ func (s *story) seen(ctx context.Context, serials ...device.Serial) error {
 	if err != nil {
 		return fmt.Errorf("tokenemu list: %w: %s", err, out)
 	}
-	s.quote("tokenemu", string(out))
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "  out  ") { // what is in a drawer is seen by nobody
+			s.quote("tokenemu", line)
+		}
+	}
 	if err := s.AwaitKeys(ctx, serials...); err != nil {
 		return err
 	}
@@ -145,28 +152,8 @@ func (s *story) seen(ctx context.Context, serials ...device.Serial) error {
 
 // desk runs tokendesk and touches alice's key whenever it asks for that.
 func (s *story) desk(ctx context.Context, args ...string) error {
-	cmd := s.Command(ctx, "tokendesk", args...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	var problem strings.Builder
-	cmd.Stderr = &problem
-	fmt.Fprintf(s.out, "  $ tokendesk %s\n", strings.Join(args, " "))
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	var touchErr error
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		fmt.Fprintf(s.out, "    %s\n", lines.Text())
-		if strings.HasPrefix(lines.Text(), "●") && touchErr == nil {
-			touchErr = s.Press(ctx, alicesKey, slot2)
-		}
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("tokendesk %s: %w: %s", args[0], err, strings.TrimSpace(problem.String()))
-	}
-	return touchErr
+	_, err := s.run(ctx, s.show, s.handOn(ctx, alicesKey), args...)
+	return err
 }
 
 // touch touches alice's key and returns what it typed into the window.

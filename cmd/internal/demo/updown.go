@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,6 +85,12 @@ func keep(ctx context.Context, bin string) error {
 	if err != nil {
 		return err
 	}
+	drawer := &story{w, io.Discard}
+	for _, user := range holders {
+		if err := drawer.hire(user); err != nil {
+			return errors.Join(err, w.Stop())
+		}
+	}
 	guide(w)
 	<-ctx.Done()
 	return w.Stop()
@@ -105,19 +113,22 @@ export LDAP_URI=%s
 #   ldapwhoami -x -H $LDAP_URI -D %s -w bob-passwordCODE
 #   tokendesk list; tokendesk show %s/otp2; tokendesk status; tokendesk doctor; tokendesk drift; tokendesk outbox
 #   tokendesk lifecycle; tokendesk disable %s/otp2 --reason 'on leave'; tokendesk enable %s/otp2
+#   ten more keys, %s to %s, are in a drawer: tokenemu insert %s; tokendesk enroll --device %s --user %s …
+#   tokendesk resync --capture; tokendesk identify --capture     in another window: tokenemu touch --long --times 2 SERIAL…
 #   tokendesk vault status; tokendesk vault backup; tokendesk audit list     the recovery identity is in %s
 # the desk's files are in %s; end it all with make demo-down
 %s
 `, bin, w.Socket, w.EmulatorSocket, w.Slapd.URL, w.Pair.Providers[1].URL, passwords(), w.Slapd.AdminDN, w.Slapd.AdminPassword,
-		alicesKey, alicesKey, alice, alicesKey, bob, alice, alice, alice, w.Identity, w.Dir, endOfGuide)
+		alicesKey, alicesKey, alice, alicesKey, bob, alice, alice, alice,
+		drawerKey, drawerKey+drawerKeys-1, drawerKey, device.YubiKeyID(drawerKey), holders[0], w.Identity, w.Dir, endOfGuide)
 }
 
 func passwords() string {
 	var all []string
-	for _, user := range synctest.Users {
+	for _, user := range slices.Concat(synctest.Users, holders[:1]) {
 		all = append(all, user+" "+synctest.UserPassword(user))
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(all, ", ") + " and so on"
 }
 
 // down ends the keeper and waits until it is gone.

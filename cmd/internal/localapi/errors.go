@@ -45,6 +45,7 @@ func (d *Desk) classified(err error) *api.Error {
 		twins      *keys.TwinsError
 		approval   *syncer.ApprovalError
 		waiting    *provision.ApprovalError
+		slow       *syncer.SlowDownError
 		code       api.Code
 	)
 	is := func(targets ...error) bool {
@@ -55,7 +56,7 @@ func (d *Desk) classified(err error) *api.Error {
 		return known
 	case errors.As(err, &unfinished):
 		code = api.Unfinished
-	case errors.As(err, &refused), errors.As(err, &approval), errors.As(err, &waiting), is(keys.ErrBehind, syncer.ErrCutOffStays):
+	case errors.As(err, &refused), errors.As(err, &approval), errors.As(err, &waiting), errors.As(err, &slow), is(keys.ErrBehind, syncer.ErrCutOffStays):
 		code = api.Refused
 	case errors.As(err, &state), is(vault.ErrUnanchored, vault.ErrClosed, unix.ENOSPC, unix.EDQUOT, unix.EFBIG):
 		code = api.VaultTrouble
@@ -63,7 +64,9 @@ func (d *Desk) classified(err error) *api.Error {
 		code = api.Invalid
 	case is(vault.ErrNotFound):
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
-	case errors.As(err, &miss), is(provision.ErrMismatch, device.ErrNoTouch):
+	case errors.As(err, &miss):
+		return missed(miss)
+	case is(provision.ErrMismatch, device.ErrNoTouch):
 		code = api.NotVerified
 	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins),
 		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt):

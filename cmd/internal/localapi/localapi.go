@@ -52,6 +52,9 @@ type Desk struct {
 	Tenants   map[string]Roles  // by name: who has a role for its tokens only
 	Imprint   paper.Imprint     // what stands on paper
 	Log       *slog.Logger
+
+	captures  captures
+	searching turnstile // who identifies a token
 }
 
 // Board is what a move to another board needs to know of TPMs.

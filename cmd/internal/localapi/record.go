@@ -39,10 +39,10 @@ func (d *Desk) conclude(ctx context.Context, op huma.Operation, in any, err erro
 }
 
 // isForTheTrail tells which failures are recorded here. What succeeds is recorded with the change that it makes; the keeper
-// records attempts to unlock, and what is asked of a locked vault cannot be recorded. A request that makes no sense is no
+// records attempts to unlock, codes that did not fit are recorded where they are counted, and what is asked of a locked vault cannot be recorded. A request that makes no sense is no
 // attempt at anything, and neither is a look at what would happen.
 func (d *Desk) isForTheTrail(op huma.Operation, failed *api.Error) bool {
-	return op.OperationID != "vault-unlock" && op.OperationID != "preview" && failed.Code != api.Invalid && d.Keeper.IsOpen()
+	return op.OperationID != "vault-unlock" && op.OperationID != "preview" && failed.Code != api.Invalid && !failed.Recorded && d.Keeper.IsOpen()
 }
 
 // actionOf is what was asked for, as the audit trail names it: "vault-check" is "vault check" there, and an order its action.

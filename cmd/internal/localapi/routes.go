@@ -54,6 +54,7 @@ func (d *Desk) routes() http.Handler {
 	get(a, d, everyone.inTenants(), "/v1/types", "types", "Types of tokens", d.types)
 	get(a, d, everyone.inTenants(), "/v1/users/{user}", "user", "All tokens of a user, central ones included", d.showUser)
 
+	post(a, d, officers.inTenants(), "/v1/identify", "identify", "Whose token codes are from; changes nothing", d.identify)
 	mayWait(a, d, officers.inTenants(), "/v1/tokens/actions/{action}", "order", "Do something with one or several tokens: all or none", d.order)
 	post(a, d, officers.inTenants(), "/v1/tokens/actions/{action}/preview", "preview", "What an order would do", d.preview)
 	get(a, d, everyone.inTenants(), "/v1/approvals", "approvals", "What waits for a second officer, the oldest first", d.approvals)
@@ -110,6 +111,10 @@ func (d *Desk) routes() http.Handler {
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/resolve", "resolve", "Settle interrupted work", d.resolve)
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
+	d.routeResyncBatch(a, officers.inTenants())
+	capture(a, d, officers.inTenants(), "/v1/resync/capture", "resync-capture", "Find the counters of all inserted keys from codes that they type", d.resyncTray)
+	capture(a, d, officers.inTenants(), "/v1/identify/capture", "identify-capture", "Say whose the inserted key is that types codes", d.identifyKey)
+	post(a, d, officers.inTenants(), "/v1/captures/{capture}/end", "capture-end", "End a capture of one's own; what was done is kept, and answered there", d.endCapture)
 	return known(mux)
 }
 

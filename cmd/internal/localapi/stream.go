@@ -27,7 +27,7 @@ func (l *lines) write(v any) error {
 	if !l.started {
 		l.started = true
 		l.ctx.SetHeader("Content-Type", "application/x-ndjson")
-		l.ctx.SetStatus(http.StatusOK)
+		l.ctx.SetStatus(statusOf(v))
 	}
 	if err := json.NewEncoder(l.ctx.BodyWriter()).Encode(v); err != nil {
 		return err
@@ -36,6 +36,14 @@ func (l *lines) write(v any) error {
 		f.Flush()
 	}
 	return nil
+}
+
+// statusOf is that of an answer whose first line is v.
+func statusOf(v any) int {
+	if e, ok := v.(api.Event); ok && e.Outcome != nil && e.Outcome.Approval != nil {
+		return http.StatusAccepted
+	}
+	return http.StatusOK
 }
 
 // fail ends the answer with an error.
@@ -51,7 +59,11 @@ func (l *lines) fail(e *api.Error) {
 
 // stream registers an operation that answers line by line until the caller hangs up.
 func stream[In any](a huma.API, d *Desk, who access, method, path, id, summary string, line any, fn func(context.Context, *In, func(any) error) error) {
-	op := d.guarded(operation(method, path, id, summary), who)
+	streamed(a, d, who, operation(method, path, id, summary), line, fn)
+}
+
+func streamed[In any](a huma.API, d *Desk, who access, op huma.Operation, line any, fn func(context.Context, *In, func(any) error) error) {
+	op = d.guarded(op, who)
 	schema := a.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(line), true, "")
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "One JSON object a line",

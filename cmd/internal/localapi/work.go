@@ -9,7 +9,6 @@ import (
 	"tokendesk/cmd/internal/api"
 	"tokendesk/device"
 	"tokendesk/provision"
-	syncer "tokendesk/sync"
 	"tokendesk/vault"
 )
 
@@ -79,64 +78,6 @@ func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell 
 	}
 	changes, err := d.Runner.Wipe(ctx, officer(ctx), id, in.Body.Words(), tell)
 	return d.outcome(ctx, id, changes, err)
-}
-
-func (d *Desk) test(ctx context.Context, in *onToken[api.Codes], tell provision.Tell) (api.Outcome, error) {
-	one := func(a *syncer.Attempt, codes []string) (vault.Change, error) { return a.Test(codes[len(codes)-1]) }
-	return d.place(ctx, in, provision.ActTest, 1, tell, func(a *syncer.Attempt, codes []string) (vault.Change, bool, error) {
-		c, err := one(a, codes)
-		return c, err == nil, err
-	}, one)
-}
-
-func (d *Desk) resync(ctx context.Context, in *onToken[api.Codes], tell provision.Tell) (api.Outcome, error) {
-	return d.place(ctx, in, provision.ActResync, 2, tell, (*syncer.Attempt).ResyncLast, (*syncer.Attempt).Resync)
-}
-
-// place finds the counter that codes belong to, typed ones or captured ones.
-func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], action provision.Action, need int, tell provision.Tell,
-	captured func(*syncer.Attempt, []string) (vault.Change, bool, error),
-	typed func(*syncer.Attempt, []string) (vault.Change, error),
-) (api.Outcome, error) {
-	id, err := in.id()
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	codes := in.Body.Codes
-	switch {
-	case in.Body.Capture && len(codes) > 0:
-		return api.Outcome{}, api.Errorf(api.Invalid, "codes are either given or captured, not both")
-	case !in.Body.Capture && (len(codes) < need || need == 1 && len(codes) > 1):
-		return api.Outcome{}, api.Errorf(api.Invalid, "give %s, oldest first, or have the key captured", []string{"one code", "two or three consecutive codes"}[need-1])
-	}
-	if err := d.Runner.Ready(id, action); err != nil {
-		return api.Outcome{}, err
-	}
-	if in.Body.Capture && id.Device().Family() != device.YubiKey {
-		return api.Outcome{}, api.Errorf(api.Refused, "%s types nothing: give the codes that it shows", id)
-	}
-	attempt, err := d.Outbox.Begin(ctx, officer(ctx), id)
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	defer attempt.Close()
-	if attempt.Note != "" {
-		tell(provision.Progress{Kind: provision.Note, Text: attempt.Note})
-	}
-	var change vault.Change
-	if in.Body.Capture {
-		err = d.Runner.Capture(ctx, id, func(codes []string) (ok bool, err error) {
-			change, ok, err = captured(attempt, codes)
-			return ok, err
-		}, tell)
-	} else {
-		change, err = typed(attempt, codes)
-	}
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	d.Outbox.Wake()
-	return d.outcome(ctx, id, []vault.Change{change}, nil)
 }
 
 // outcome says what an action has led to, and what the central service made of it so far.

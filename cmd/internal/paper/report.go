@@ -102,7 +102,7 @@ func (r *Report) Row(cells ...string) error {
 	switch r.format {
 	case CSV:
 		for i, c := range r.row {
-			r.row[i] = noFormula(c)
+			r.row[i] = NoFormula(c)
 		}
 		return r.csv.Write(r.row)
 	case JSON:
@@ -111,9 +111,9 @@ func (r *Report) Row(cells ...string) error {
 	return r.tableRow()
 }
 
-// noFormula keeps spreadsheets from computing a cell: what they would take for a formula begins with an apostrophe, which makes
+// NoFormula keeps spreadsheets from computing a cell: what they would take for a formula begins with an apostrophe, which makes
 // it a text. The last four are the same signs in the width of Chinese letters, which some take as well.
-func noFormula(cell string) string {
+func NoFormula(cell string) string {
 	start := strings.TrimLeftFunc(cell, func(r rune) bool { return unicode.IsSpace(r) || r == '\uFFFD' || r == '\uFEFF' })
 	for _, sign := range []string{"=", "+", "-", "@", "＝", "＋", "－", "＠"} {
 		if strings.HasPrefix(start, sign) {

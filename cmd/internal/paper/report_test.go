@@ -78,7 +78,7 @@ func TestNoFormulas(t *testing.T) {
 		}
 	}
 	for _, good := range []string{"", "alice", "'tis", "1-1", "a=b", "10000001"} {
-		if got := noFormula(good); got != good {
+		if got := NoFormula(good); got != good {
 			t.Errorf("%q became %q", good, got)
 		}
 	}
@@ -164,7 +164,7 @@ func FuzzRow(f *testing.F) {
 			t.Fatalf("%q, %v", got, err)
 		}
 		for _, cell := range got[1] {
-			if again := noFormula(cell); again != cell && !strings.HasPrefix(cell, "'") {
+			if again := NoFormula(cell); again != cell && !strings.HasPrefix(cell, "'") {
 				t.Errorf("%q is a formula", cell)
 			}
 		}
