@@ -26,7 +26,7 @@ import (
 
 var resynced = flag.Int("resynced", 10_000, "how many lines BenchmarkResyncBatch compares with bare commits")
 
-const batchRounds = 7
+const batchRounds = 15
 
 // commitOf is in which transaction of a batch a line is: the first one has 250, the second 500, and all others 1000.
 func commitOf(line int) int {

@@ -32,7 +32,7 @@ func (a Algorithm) hash() hash.Hash {
 }
 
 // generator computes the codes of one seed with one HMAC that is reset for each, so that the padded key is hashed once.
-// It is what the kernels are measured by, and what decides about the hits they report.
+// It is what the kernels are measured by.
 type generator struct {
 	mac hash.Hash
 	mod uint32
@@ -44,14 +44,19 @@ func newGenerator(a Algorithm, seed []byte, digits int) *generator {
 	return &generator{mac: hmac.New(a.hash, seed), mod: power(10, digits)}
 }
 
-// value is the dynamic truncation of RFC 4226 section 5.3.
+// value is the code of a counter.
 func (g *generator) value(counter uint64) uint32 {
 	binary.BigEndian.PutUint64(g.ctr[:], counter)
 	g.mac.Reset()
 	g.mac.Write(g.ctr[:])
 	sum := g.mac.Sum(g.sum[:0])
+	return truncate(sum) % g.mod
+}
+
+// truncate is the dynamic truncation of RFC 4226 section 5.3.
+func truncate(sum []byte) uint32 {
 	offset := sum[len(sum)-1] & 0xf
-	return (binary.BigEndian.Uint32(sum[offset:]) & 0x7fffffff) % g.mod
+	return binary.BigEndian.Uint32(sum[offset:]) & 0x7fffffff
 }
 
 // matches tells whether values are the ones from counter n on.

@@ -1,6 +1,7 @@
 package hotpscan
 
 import (
+	"crypto/sha1"
 	"fmt"
 	"math/bits"
 	"sync/atomic"
@@ -35,9 +36,13 @@ type state struct {
 	digits  uint32
 
 	// For the midstates.
-	block    [64]byte
-	exported [96]byte
+	block                        [sha1.BlockSize]byte
+	innerExported, outerExported [exportedSize]byte // the midstates as the standard library marshals them
+	sum                          [sha1.Size]byte
 }
+
+// exportedSize is that of a marshalled SHA-1: a mark, the state, a block that is not full, the length.
+const exportedSize = 4 + sha1.Size + sha1.BlockSize + 8
 
 // tables is what a kernel knows about the schedule of counters, which is linear.
 type tables struct {
@@ -104,7 +109,6 @@ func (s *state) lookFor(code uint32, digits int) {
 // scan is Each with a kernel.
 func (s *Scanner) scan(seed []byte, from, n uint64, found func(uint64) bool) {
 	s.setSeed(seed)
-	var exact *generator // made for the first hit, which most seeds do not have
 	lanes := uint64(s.kernel.lanes)
 	for n > 0 {
 		// The kernel cannot be interrupted, not even for a garbage collection: this many take it a few milliseconds.
@@ -118,10 +122,7 @@ func (s *Scanner) scan(seed []byte, from, n uint64, found func(uint64) bool) {
 			if n-from >= run { // before the first one, or behind the last one
 				continue
 			}
-			if exact == nil {
-				exact = newGenerator(SHA1, seed, s.q.digits)
-			}
-			if exact.matches(n, s.q.values) && !found(n) {
+			if s.matches(n) && !found(n) {
 				return
 			}
 		}

@@ -78,26 +78,50 @@ func (s *Scanner) setSeed(seed []byte) {
 		copy(block[:], seed)
 	}
 	const inner, outer = 0x3636363636363636, 0x5c5c5c5c5c5c5c5c
-	s.midstate(&s.state.inner, inner)
-	s.midstate(&s.state.outer, inner^outer) // the inner padding is still on it
+	s.midstate(&s.state.inner, &s.state.innerExported, inner)
+	s.midstate(&s.state.outer, &s.state.outerExported, inner^outer) // the inner padding is still on it
 }
 
 // midstate hashes a block, the key with a padding. Only the standard library's hash has the processor's instructions for
 // that, and gives its state away when it is marshalled: a mark of 4 bytes, the state, and what is none of it.
-func (s *Scanner) midstate(to *[5]uint32, padding uint64) {
+func (s *Scanner) midstate(to *[5]uint32, exported *[exportedSize]byte, padding uint64) {
 	block := s.state.block[:]
 	for i := 0; i < len(block); i += 8 {
 		binary.NativeEndian.PutUint64(block[i:], binary.NativeEndian.Uint64(block[i:])^padding)
 	}
 	s.sha1.Write(block)
-	exported, err := s.export.AppendBinary(s.state.exported[:0])
-	if err != nil {
-		panic(err) // it never fails
+	if out, err := s.export.AppendBinary(exported[:0]); err != nil || len(out) != exportedSize {
+		panic("hotpscan: SHA-1 is not marshalled as it was") // the tests would fail
 	}
 	s.sha1.Reset()
 	for i := range to {
 		to[i] = binary.BigEndian.Uint32(exported[4+4*i:])
 	}
+}
+
+// matches tells whether the sequence is that from counter n on. It is the standard library that decides about what a kernel has
+// found. hmac.New would do the same, and allocate, which takes longer within secret.Do than all the rest.
+func (s *Scanner) matches(n uint64) bool {
+	defer s.sha1.Reset()
+	sum := s.state.sum[:]
+	for i, v := range s.q.values {
+		binary.BigEndian.PutUint64(sum, n+uint64(i))
+		s.hashOn(&s.state.innerExported, sum[:8])
+		s.hashOn(&s.state.outerExported, sum)
+		if truncate(sum)%power(10, s.q.digits) != v {
+			return false
+		}
+	}
+	return true
+}
+
+// hashOn hashes what follows a padded key, into the state's sum.
+func (s *Scanner) hashOn(exported *[exportedSize]byte, rest []byte) {
+	if err := s.sha1.(encoding.BinaryUnmarshaler).UnmarshalBinary(exported[:]); err != nil {
+		panic(err) // it was marshalled here
+	}
+	s.sha1.Write(rest)
+	s.sha1.Sum(s.state.sum[:0])
 }
 
 // starts is how many counters from the first one of a window on a sequence of so many codes may start at.
