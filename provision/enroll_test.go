@@ -329,7 +329,7 @@ func TestCaptureOfTheWrongSlotEnds(t *testing.T) {
 	b.enrolled(slot2, "alice")
 	b.occupy(slot1, "", false)
 	asked := 0
-	err := b.Capture(t.Context(), slot2, func([]string) (bool, error) { return true, nil }, func(p provision.Progress) {
+	err := b.Capture(t.Context(), slot2, func([]string) (bool, error) { return true, nil }, func(string) {}, func(p provision.Progress) {
 		if p.Kind == provision.Touch {
 			asked++
 			b.touchTwice()

@@ -380,7 +380,7 @@ func TestCaptureHandsOnSurplus(t *testing.T) {
 	b.enrolled(slot2, "alice")
 	touches, n := 0, 0
 	var surplus []string
-	err := b.CaptureAll(t.Context(), slot2, func(codes []string) (bool, error) { n = len(codes); return n == 2, nil },
+	err := b.Capture(t.Context(), slot2, func(codes []string) (bool, error) { n = len(codes); return n == 2, nil },
 		func(code string) { surplus = append(surplus, code) },
 		func(p provision.Progress) {
 			for p.Kind == provision.Touch && touches < 1+4*p.Codes {

@@ -127,13 +127,9 @@ func confirmAll(seed secret.Secret, digits int, counter uint64, codes []string) 
 	return nil
 }
 
-// Capture asks for touches of an inserted token until accept is content with the codes so far, oldest first.
-func (r *Runner) Capture(ctx context.Context, id device.TokenID, accept func(codes []string) (bool, error), tell Tell) error {
-	return r.CaptureAll(ctx, id, accept, func(string) {}, tell)
-}
-
-// CaptureAll is Capture, and hands on to surplus what the key has typed after the codes that were accepted.
-func (r *Runner) CaptureAll(ctx context.Context, id device.TokenID, accept func(codes []string) (bool, error), surplus func(code string), tell Tell) error {
+// Capture asks for touches of an inserted token until accept is content with the codes so far, oldest first. What the key has typed
+// after those goes to surplus, one code after another.
+func (r *Runner) Capture(ctx context.Context, id device.TokenID, accept func(codes []string) (bool, error), surplus func(code string), tell Tell) error {
 	return r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
 		err := r.capture(ctx, t, id, accept, tell)
 		if err == nil {

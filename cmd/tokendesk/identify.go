@@ -88,7 +88,11 @@ func printIdentified(out screen, found api.Identified) {
 		out.fields(rows)
 	} else {
 		out.wait("%s", found.Why)
-		out.fields([][2]string{{"Searched", searched(found)}, {"Chance", chance(found)}})
+		rows := [][2]string{{"Searched", searched(found)}, {"Chance", chance(found)}}
+		if found.Hidden { // how far ahead it was found is not told
+			rows = rows[1:]
+		}
+		out.fields(rows)
 	}
 	if found.Next != "" {
 		out.say("Next: %s.", found.Next)

@@ -74,72 +74,82 @@ func (c *Client) read(ctx context.Context, body io.ReadCloser, out any) error {
 }
 
 // Work starts an operation of several steps, tells its progress, and returns its outcome.
-func (c *Client) Work(ctx context.Context, path string, in any, tell func(api.Progress)) (api.Outcome, error) {
-	body, err := c.do(ctx, http.MethodPost, path, in)
-	if err != nil {
-		return api.Outcome{}, err
-	}
-	defer body.Close()
-	lines := scanner(body)
-	for lines.Scan() {
-		var e api.Event
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return api.Outcome{}, c.garbled(err)
-		}
+func (c *Client) Work(ctx context.Context, path string, in any, tell func(api.Progress)) (outcome api.Outcome, err error) {
+	err = follow(ctx, c, http.MethodPost, path, in, func(e api.Event) (last bool, err error) {
 		switch {
 		case e.Progress != nil:
 			tell(*e.Progress)
 		case e.Error != nil:
-			return api.Outcome{}, e.Error
+			return false, e.Error
 		case e.Outcome != nil:
-			return *e.Outcome, nil
+			outcome = *e.Outcome
 		}
-	}
-	if ctx.Err() != nil {
-		return api.Outcome{}, api.Errorf(api.Unfinished, "interrupted: see tokendesk status for what is left to resolve")
-	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return api.Outcome{}, c.garbled(lines.Err())
-	}
-	return api.Outcome{}, api.Errorf(api.Unreachable, "tokendeskd went away in the middle: start it again and look at tokendesk status; nothing is lost")
+		return e.Outcome != nil, nil
+	})
+	return outcome, ending(err, "see tokendesk status for what is left to resolve",
+		"start it again and look at tokendesk status; nothing is lost")
 }
 
 // Watch calls fn for every device present and every change, until ctx ends.
 func (c *Client) Watch(ctx context.Context, fn func(api.KeyEvent) error) error {
-	body, err := c.do(ctx, http.MethodGet, "/v1/devices/watch", nil)
+	type line struct {
+		api.KeyEvent
+		Error *api.Error `json:"error"`
+	}
+	err := follow(ctx, c, http.MethodGet, "/v1/devices/watch", nil, func(e line) (last bool, err error) {
+		if e.Error != nil {
+			return false, e.Error
+		}
+		return false, fn(e.KeyEvent)
+	})
+	if errors.Is(err, errInterrupted) {
+		return nil
+	}
+	return ending(err, "", "start it again, and repeat")
+}
+
+// How an answer of many lines ends before its last one.
+var (
+	errInterrupted = errors.New("interrupted")
+	errGone        = errors.New("tokendeskd went away in the middle")
+)
+
+// ending says what to do then.
+func ending(err error, interrupted, gone string) error {
+	switch {
+	case errors.Is(err, errInterrupted):
+		return api.Errorf(api.Unfinished, "%v: %s", err, interrupted)
+	case errors.Is(err, errGone):
+		return api.Errorf(api.Unreachable, "%v: %s", err, gone)
+	}
+	return err
+}
+
+// follow hands on the lines of an answer until one is the last, or an error.
+func follow[T any](ctx context.Context, c *Client, method, path string, in any, each func(T) (last bool, err error)) error {
+	body, err := c.do(ctx, method, path, in)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	lines := scanner(body)
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
-		var e struct {
-			api.KeyEvent
-			Error *api.Error `json:"error"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+		var line T
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			return c.garbled(err)
 		}
-		if e.Error != nil {
-			return e.Error
-		}
-		if err := fn(e.KeyEvent); err != nil {
+		if last, err := each(line); last || err != nil {
 			return err
 		}
 	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+	switch {
+	case ctx.Err() != nil:
+		return errInterrupted
+	case errors.Is(lines.Err(), bufio.ErrTooLong):
 		return c.garbled(lines.Err())
 	}
-	return api.Errorf(api.Unreachable, "tokendeskd went away: start it again, and repeat")
-}
-
-func scanner(r io.Reader) *bufio.Scanner {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, maxLine)
-	return s
+	return errGone
 }
 
 // Stream asks path for what is too long to be held. The caller closes it.

@@ -100,7 +100,7 @@ func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], p placing, tel
 func (d *Desk) placeCaptured(ctx context.Context, id device.TokenID, a *syncer.Attempt, p placing, tell provision.Tell) (change vault.Change, err error) {
 	var all []string
 	var surplusErr error
-	err = d.Runner.CaptureAll(ctx, id, func(codes []string) (ok bool, err error) {
+	err = d.Runner.Capture(ctx, id, func(codes []string) (ok bool, err error) {
 		all = slices.Clone(codes)
 		change, ok, err = p.captured(a, codes)
 		return ok, err
