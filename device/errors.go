@@ -16,6 +16,11 @@ var (
 	ErrNoTouch    = errors.New("no touch came in time")
 	// ErrNotACode is what came out of the device when it was no one-time code: perhaps the other slot was touched.
 	ErrNotACode = errors.New("what the device typed is not a one-time code of this slot")
+	ErrMute     = errors.New("the card does not answer")
+	// ErrManagementKey means that a PIV application has another management key than the one it was shown.
+	ErrManagementKey = errors.New("the card has another management key")
+	// ErrAttestation means that a key is not proven to have been generated on a genuine card.
+	ErrAttestation = errors.New("the attestation is not one of a genuine card")
 )
 
 // FirmwareError says that a device is too old for what was asked.
@@ -27,6 +32,19 @@ type FirmwareError struct {
 
 func (e *FirmwareError) Error() string {
 	return fmt.Sprintf("%s needs firmware %s or newer; this device has %s", e.Feature, e.Need, e.Have)
+}
+
+// PINError says that a card has refused its PIN or PUK.
+type PINError struct {
+	Name    string // "PIN" or "PUK"
+	Retries int    // tries left; 0: it is blocked
+}
+
+func (e *PINError) Error() string {
+	if e.Retries == 0 {
+		return fmt.Sprintf("the %s is blocked", e.Name)
+	}
+	return fmt.Sprintf("the %s is wrong; tries left: %d", e.Name, e.Retries)
 }
 
 // RejectedError says that a device refused a write. Devices give no reason, so the possible ones are listed.

@@ -54,6 +54,9 @@ type TokenID string
 // SlotToken names the OTP slot (1 or 2) of a YubiKey.
 func SlotToken(id ID, slot int) TokenID { return TokenID(string(id) + "/otp" + strconv.Itoa(slot)) }
 
+// PIVToken names the PIV application of a YubiKey.
+func PIVToken(id ID) TokenID { return TokenID(string(id) + "/piv") }
+
 // FobToken names the fob with a serial, in which the case of letters does not matter.
 func FobToken(serial string) (TokenID, error) {
 	return ParseTokenID("fob-" + strings.ToLower(serial))
@@ -67,7 +70,7 @@ func ParseTokenID(s string) (TokenID, error) {
 	case YubiKey:
 		var n Serial
 		n, ok = id.Device().Serial()
-		ok = ok && id.Slot() != 0 && id == SlotToken(YubiKeyID(n), id.Slot())
+		ok = ok && (id.Slot() != 0 && id == SlotToken(YubiKeyID(n), id.Slot()) || id == PIVToken(YubiKeyID(n)))
 	case Fob:
 		ok = number != "" && len(number) <= MaxFobSerial && strings.Trim(number, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 	case Mail, Phone:
@@ -98,12 +101,18 @@ func (t TokenID) Slot() int {
 	return 0
 }
 
+// PIV tells whether the token is a PIV application.
+func (t TokenID) PIV() bool { _, app, _ := strings.Cut(string(t), "/"); return app == "piv" }
+
 // Central is the token's name in central services, which do not take slashes: "YK12345678-2", "FOB2308001". It is empty for
 // tokens that those are not told of: nobody but them sends codes.
 func (t TokenID) Central() string {
 	number := string(t.Device()[strings.IndexByte(string(t), '-')+1:])
 	switch t.Device().Family() {
 	case YubiKey:
+		if t.PIV() {
+			return "" // certificates are their issuer's
+		}
 		return fmt.Sprintf("YK%s-%d", number, t.Slot())
 	case Fob:
 		return "FOB" + strings.ToUpper(number)
