@@ -13,7 +13,10 @@ DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_T
 	man-db:whether_the_manual_page_is_one \
 	qemu-system-x86:the_guest_that_has_USB,_for_make_e2e kmod:its_kernel_modules cpio:its_first_files xz-utils:its_package udev:its_device_manager \
 	exim4-daemon-light:a_mail_server,_which_takes_the_notices \
-	iproute2:network_namespaces,_for_the_chaos_run tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold
+	iproute2:network_namespaces,_for_the_chaos_run tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold \
+	libpcsclite-dev:cgo,_for_smart_cards pcscd:the_service_that_has_the_readers_of_smart_cards vsmartcard-vpcd:its_driver_for_emulated_cards \
+	libccid:its_driver_for_those_on_USB,_in_the_guest opensc:a_second_opinion_on_smart_cards yubico-piv-tool:another_one yubikey-manager:a_third_one \
+	openssl:whether_signatures_of_cards_verify
 
 # stage NAME COMMAND runs a command and says how long it took.
 define stage

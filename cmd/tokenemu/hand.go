@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,7 +90,7 @@ func touch(ctx context.Context, c *cli.Context, key string) error {
 		case bussocket.ToUSB:
 			fmt.Fprintln(c.App.ErrWriter, "typed over USB, into whatever reads the key there")
 		case bussocket.ToChallenge:
-			fmt.Fprintln(c.App.ErrWriter, "typed nothing: the touch released the answer to a challenge")
+			fmt.Fprintln(c.App.ErrWriter, "typed nothing: the touch released what waited for it, a challenge or the smart card")
 		default:
 			slot := 1
 			if c.Bool("long") {
@@ -102,17 +103,23 @@ func touch(ctx context.Context, c *cli.Context, key string) error {
 }
 
 func faultCommand() *cli.Command {
-	names := make([]string, len(emulator.Faults))
-	for i, f := range emulator.Faults {
-		names[i] = string(f)
+	names := func(kinds []emulator.Fault) string {
+		text := make([]string, len(kinds))
+		for i, f := range kinds {
+			text[i] = string(f)
+		}
+		return strings.Join(text, ", ")
 	}
 	return &cli.Command{
 		Name:  "fault",
 		Usage: "make a key misbehave",
-		Description: "KIND is one of " + strings.Join(names, ", ") + ".\n" +
+		Description: "KIND is one of " + names(emulator.Faults) + ".\n" +
 			"unplug-at-chunk and unplug-after-write strike once, reject-write and reclaim N times (1 if left out),\n" +
 			"bad-crc N times or until clear, slow-open adds N ms, the others last until clear.\n" +
-			"Keys that are attached to the kernel cannot have slow-open, exclusive-open and no-permission.",
+			"Keys that are attached to the kernel cannot have slow-open, exclusive-open and no-permission.\n" +
+			"Keys with a smart card also have " + names(emulator.CardFaults) + ".\n" +
+			"card-pull-before pulls the whole key when the N-th APDU from now arrives (1 is the next), card-pull-after when\n" +
+			"it was carried out; card-status answers the next APDU with status word N (27010 is 6982); the others last until clear.",
 		ArgsUsage: "SERIAL|PORT KIND [N]",
 		Action: func(c *cli.Context) error {
 			if n := c.NArg(); n < 2 || n > 3 {
@@ -158,7 +165,7 @@ func listCommand() *cli.Command {
 
 func table(c *cli.Context, keys []bussocket.Key) error {
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PORT\tDEVICE\tFIRMWARE\tSTATE\tSLOT 1\tSLOT 2\tREQUIRED WAIT\tFAULTS")
+	fmt.Fprintln(w, "PORT\tDEVICE\tFIRMWARE\tSTATE\tSLOT 1\tSLOT 2\tREQUIRED WAIT\tFAULTS\tCARD")
 	for _, k := range keys {
 		state := "out"
 		switch {
@@ -169,12 +176,9 @@ func table(c *cli.Context, keys []bussocket.Key) error {
 		case k.Present:
 			state = "in"
 		}
-		faults := strings.Join(k.Faults, " ")
-		if faults == "" {
-			faults = "-"
-		}
+		faults := cmp.Or(strings.Join(k.Faults, " "), "-")
 		wait := time.Duration(k.RequiredWaitUS) * time.Microsecond
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Port, device.YubiKeyID(k.Serial), k.Firmware, state, slot(k.Slot1), slot(k.Slot2), wait, faults)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Port, device.YubiKeyID(k.Serial), k.Firmware, state, slot(k.Slot1), slot(k.Slot2), wait, faults, cmp.Or(k.Card, "-"))
 	}
 	return w.Flush()
 }

@@ -1,10 +1,10 @@
-// Command tokenemu is a bench of emulated tokens: it serves them on a bus socket or attaches them to this
-// machine's USB, and plugs, pulls, touches and breaks them.
+// Command tokenemu is a bench of emulated tokens: it serves them on a bus socket, and their smart cards to readers
+// of pcscd, or attaches them to this machine's USB, and plugs, pulls, touches and breaks them.
 //
 // It is a separate program so that no production binary contains a token that is none; the daemon reaches
-// it only through the socket its configuration names, or finds its tokens on the kernel's virtual USB, and
-// marks what comes from either EMULATED. Tokens live as long as the process. Standard output carries only what was asked for; everything else goes to standard
-// error, and a failure exits with 1.
+// it only through the socket and the readers that its configuration names, or finds its tokens on the kernel's virtual
+// USB, and marks what comes from there EMULATED. Tokens live as long as the process. Standard output carries only
+// what was asked for; everything else goes to standard error, and a failure exits with 1.
 package main
 
 import (

@@ -163,7 +163,7 @@ func TestTouchOfAHeldKey(t *testing.T) {
 }
 
 func TestHand(t *testing.T) {
-	socket := bench(t, emulator.New(emulator.Options{Serial: 7}), emulator.New(emulator.Options{Serial: 8, Absent: true}))
+	socket := bench(t, emulator.New(emulator.Options{Serial: 7}), emulator.New(emulator.Options{Serial: 8, VPCD: "127.0.0.1:1", Absent: true}))
 	t.Setenv("TOKENEMU_SOCKET", socket)
 	for _, c := range []struct {
 		args string
@@ -174,6 +174,7 @@ func TestHand(t *testing.T) {
 		{"touch 8", "plug it in with tokenemu insert"},
 		{"fault 7 reclaim 2", ""},
 		{"fault 8 stuck-flag", ""},
+		{"fault 7 card-mute", "this key has none: give it one by vpcd=HOST:PORT"},
 		{"fault 7 melt", "there is no fault"},
 		{"fault 7 reclaim many", `"many" is not a number`},
 		{"fault 7", "tokenemu fault --help"},
@@ -191,7 +192,8 @@ func TestHand(t *testing.T) {
 		{"attach", "there is nothing to attach"},
 		{"attach 7", "attach takes no arguments"},
 		{"attach --yubikey serial=7", "another emulator serves it"},
-		{"attach --yubikey serial=7,product=0407", "make it a product 0010, 0110 or 0401"},
+		{"attach --yubikey serial=7,product=0405,vpcd=localhost:4711 --socket /nonexistent/bus", "leave vpcd out"},
+		{"attach --yubikey serial=7,product=0407", "make it a product 0010, 0110 or 0401, or 0111 or 0405"},
 	} {
 		stdout, _, err := tokenemu(t, strings.Fields(c.args)...)
 		switch {
@@ -202,9 +204,9 @@ func TestHand(t *testing.T) {
 		}
 	}
 	stdout, _, err := tokenemu(t, "list")
-	want := `PORT  DEVICE  FIRMWARE  STATE  SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS
-emu1  yk-7    0.0.0     out    empty   empty   0s             reclaim=2
-emu2  yk-8    0.0.0     out    empty   empty   0s             stuck-flag
+	want := `PORT  DEVICE  FIRMWARE  STATE  SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS      CARD
+emu1  yk-7    0.0.0     out    empty   empty   0s             reclaim=2   -
+emu2  yk-8    0.0.0     out    empty   empty   0s             stuck-flag  out
 `
 	if err != nil || stdout != want {
 		t.Fatalf("%s%v", stdout, err)
@@ -235,18 +237,18 @@ func TestAttachedKeys(t *testing.T) {
 		}()
 	}
 	serve(bussocket.Answer{OK: true, Keys: []bussocket.Key{{
-		Interface: bussocket.Interface{Path: "emu1:1.0", Port: "emu1"}, USBPort: "1-12", Serial: 7, Firmware: "5.4.3", Present: true,
+		Interface: bussocket.Interface{Path: "emu1:1.0", Port: "emu1"}, USBPort: "1-12", Serial: 7, Firmware: "5.4.3", Present: true, Card: "USB",
 	}}})
 	stdout, _, err := tokenemu(t, "list")
-	want := `PORT  DEVICE  FIRMWARE  STATE     SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS
-emu1  yk-7    5.4.3     USB 1-12  empty   empty   0s             -
+	want := `PORT  DEVICE  FIRMWARE  STATE     SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS  CARD
+emu1  yk-7    5.4.3     USB 1-12  empty   empty   0s             -       USB
 `
 	if err != nil || stdout != want {
 		t.Fatalf("%s%v", stdout, err)
 	}
 	serve(bussocket.Answer{OK: true, Touches: []bussocket.Touch{{To: bussocket.ToUSB}, {To: bussocket.ToChallenge}}})
 	stdout, stderr, err := tokenemu(t, "touch", "7", "--times", "2")
-	want = "typed over USB, into whatever reads the key there\ntyped nothing: the touch released the answer to a challenge\n"
+	want = "typed over USB, into whatever reads the key there\ntyped nothing: the touch released what waited for it, a challenge or the smart card\n"
 	if err != nil || stdout != "" || stderr != want {
 		t.Fatalf("%q, %q, %v", stdout, stderr, err)
 	}
@@ -257,7 +259,11 @@ func TestParseKey(t *testing.T) {
 	if want := (emulator.Options{Serial: 7, Firmware: device.Version{Major: 4, Minor: 3, Build: 7}, Product: 0x0401, Absent: true}); err != nil || o != want {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	for _, s := range []string{"", "fw=5.4.3", "serial=x", "serial=4294967296", "serial=1,fw=5", "serial=1,present=perhaps", "serial=1,serial=2", "serial=1,color=red", "serial=1,product=0402"} {
+	o, err = parseKey("serial=7,vpcd=127.0.0.1:20000,product=0405")
+	if want := (emulator.Options{Serial: 7, Firmware: device.Version{Major: 5, Minor: 4, Build: 3}, Product: 0x0405, VPCD: "127.0.0.1:20000"}); err != nil || o != want {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	for _, s := range []string{"", "fw=5.4.3", "serial=x", "serial=4294967296", "serial=1,fw=5", "serial=1,present=perhaps", "serial=1,serial=2", "serial=1,color=red", "serial=1,product=0402", "serial=1,vpcd=4711", "serial=1,vpcd=localhost:0", "serial=1,vpcd=:4711", "serial=1,product=0401,vpcd=localhost:4711"} {
 		if _, err := parseKey(s); err == nil || !strings.Contains(err.Error(), keyForm) {
 			t.Errorf("%q: %v", s, err)
 		}

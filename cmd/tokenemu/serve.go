@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -18,9 +19,11 @@ func serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "serve emulated keys until SIGINT or SIGTERM",
 		Description: "Keys get the ports emu1, emu2, … in the order given. One line per key is printed once the socket\n" +
-			"is there. Keys keep their slots while pulled, and are gone when this command ends.",
+			"is there. Keys keep their slots while pulled, and are gone when this command ends.\n" +
+			"With vpcd=HOST:PORT a key is a smart card as well, in the reader that pcscd's driver vpcd (Debian's\n" +
+			"package vsmartcard-vpcd) has at that port; pcscd may come and go.",
 		ArgsUsage: " ",
-		Flags:     benchFlags("0407"),
+		Flags:     benchFlags("[,product=0407][,vpcd=HOST:PORT]"),
 		Action:    func(c *cli.Context) error { return serve(c, emulator.Listen, 0) },
 	}
 }
@@ -34,16 +37,17 @@ func attachCommand() *cli.Command {
 		Usage: "make emulated keys USB devices of this machine until SIGINT or SIGTERM (as root)",
 		Description: "Keys become devices of the kernel, where any program finds them. This needs root and the kernel\n" +
 			"module vhci-hcd. One line per key is printed once all are there. The other commands work as with\n" +
-			"serve, but nobody can open a key at the socket. When this command ends, the keys are pulled, and gone.",
+			"serve, but nobody can open a key at the socket. When this command ends, the keys are pulled, and gone.\n" +
+			"Product 0405 has a smart card as well, which pcscd finds by its driver libccid.",
 		ArgsUsage: " ",
-		Flags:     benchFlags("0401"),
+		Flags:     benchFlags("[,product=0401]"),
 		Action:    func(c *cli.Context) error { return serve(c, emulator.Attach, otpOnly) },
 	}
 }
 
-func benchFlags(product string) []cli.Flag {
+func benchFlags(more string) []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "yubikey", Usage: "a key: `serial=N[,fw=5.4.3][,product=" + product + "][,present=false]`; repeat for more"},
+		&cli.StringSliceFlag{Name: "yubikey", Usage: "a key: `serial=N[,fw=5.4.3]" + more + "[,present=false]`; repeat for more"},
 		&cli.BoolFlag{Name: "instant", Usage: "leave out the waiting that real keys require"},
 	}
 }
@@ -86,7 +90,7 @@ func serve(c *cli.Context, open func(socket string, keys ...*emulator.YubiKey) (
 	return server.Serve(c.Context)
 }
 
-const keyForm = "a key is serial=N[,fw=5.4.3][,product=0407][,present=false]"
+const keyForm = "a key is serial=N[,fw=5.4.3][,product=0407][,vpcd=HOST:PORT][,present=false]"
 
 // parseKey reads the value of --yubikey.
 func parseKey(s string) (emulator.Options, error) {
@@ -101,6 +105,9 @@ func parseKey(s string) (emulator.Options, error) {
 		if err := setField(&o, name, value); err != nil {
 			return o, fmt.Errorf("cannot make the key %q: %w; %s", s, err, keyForm)
 		}
+	}
+	if m, known := device.FindModel(device.YubicoVendor, o.Product); o.VPCD != "" && known && !m.Has(device.CCID) {
+		return o, fmt.Errorf("cannot make the key %q: it has a smart card, which product %04x has not; %s", s, o.Product, keyForm)
 	}
 	if !seen["serial"] {
 		return o, fmt.Errorf("cannot make the key %q: it has no serial; %s", s, keyForm)
@@ -125,6 +132,12 @@ func setField(o *emulator.Options, name, value string) (err error) {
 			return fmt.Errorf("%q is not the USB product number of a YubiKey with OTP", value)
 		}
 		o.Product = uint16(n)
+	case "vpcd":
+		host, port, err := net.SplitHostPort(value)
+		if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 || host == "" {
+			return fmt.Errorf("%q is not the HOST:PORT where a reader of vpcd waits for a card", value)
+		}
+		o.VPCD = value
 	case "present":
 		present, err := strconv.ParseBool(value)
 		if err != nil {

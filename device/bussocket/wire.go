@@ -123,6 +123,7 @@ type Key struct {
 	Slot1           bool          `json:"slot1"`
 	Slot2           bool          `json:"slot2"` // configured
 	ProgramSequence uint8         `json:"program_sequence"`
+	Card            string        `json:"card,omitempty"` // where its smart card is, or why nowhere; empty: it has none
 	Faults          []string      `json:"faults"`
 	TypedToWindow   int           `json:"typed_to_window"`  // touches
 	TypedToHolder   int           `json:"typed_to_holder"`  // or over USB

@@ -43,6 +43,8 @@ type application struct {
 	slots    [2]slot
 	scanMap  [scanMapSize]byte
 	sequence byte // pgmSeq
+
+	smartcard bool // the key has one
 }
 
 func newApplication(serial device.Serial, fw device.Version) application {
@@ -172,9 +174,13 @@ func (a *application) read(command byte, hideSerial bool) []byte {
 	case command == cmdSerial && visible:
 		return serial
 	case command == cmdDeviceInfo && !a.firmware.Less(fwDeviceInfo):
-		// Length, then tags (yubikit management.py): supported 01 and enabled 03 applications (01 is OTP, all
-		// there is here), serial 02, form factor 04 (01 keychain), version 05, configuration lock 0A.
-		info := []byte{0x01, 1, 0x01, 0x03, 1, 0x01, 0x04, 1, 0x01, 0x05, 3, a.firmware.Major, a.firmware.Minor, a.firmware.Build, 0x0A, 1, 0}
+		// Length, then tags (yubikit management.py): supported 01 and enabled 03 applications (01 is OTP, 10 is PIV),
+		// serial 02, form factor 04 (01 keychain), version 05, configuration lock 0A.
+		applications := byte(0x01)
+		if a.smartcard {
+			applications |= 0x10
+		}
+		info := []byte{0x01, 1, applications, 0x03, 1, applications, 0x04, 1, 0x01, 0x05, 3, a.firmware.Major, a.firmware.Minor, a.firmware.Build, 0x0A, 1, 0}
 		if visible {
 			info = append(append(info, 0x02, 4), serial...)
 		}

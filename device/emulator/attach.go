@@ -20,8 +20,8 @@ const setupPatience = 30 * time.Second
 // kernel has set up those that are not Absent. The socket then answers control operations and list-all only;
 // as nobody can open a key there, none is seen twice. Serve pulls them all when it ends.
 //
-// A key that announced other interfaces than OTP would have to answer there, so its product must be one that
-// has no other. Faults that strike when a key is opened are refused, and Timing.Open and Close count for
+// A key that announced other interfaces than OTP and CCID would have to answer there, so its product must be one that
+// has no other; one with CCID has a smart card. Faults that strike when a key is opened are refused, and Timing.Open and Close count for
 // nothing: the kernel opens a key in its own way.
 func Attach(path string, keys ...*YubiKey) (*Server, error) { return attach(path, attachHere, keys) }
 
@@ -64,6 +64,9 @@ func (k *YubiKey) moveToUSB() (present bool) {
 	present = k.gone != nil
 	k.remove()
 	k.onUSB = true
+	if m, known := device.FindModel(k.vendor, k.product); known && m.Has(device.CCID) && k.card == nil {
+		k.addCard()
+	}
 	return present
 }
 
@@ -136,6 +139,9 @@ func (u *usbPlug) plugIn() (*plugged, *usbFace, error) {
 		case <-p.holder.gone: // pulled, perhaps by a fault
 		case <-port.Done():
 			u.key.Remove()
+		}
+		if u.key.card != nil {
+			u.key.card.PowerDown() // which ends a command that waits for a touch
 		}
 		p.err = port.Detach()
 	}()

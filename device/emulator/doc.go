@@ -9,6 +9,10 @@
 // Left out: NDEF and device configuration, which are refused; static passwords, whose slots type one-time
 // passwords as if the flag were not set.
 //
+// A key can have a smart card (package smartcard), which is one with it: it has the same serial, waits for the same finger,
+// and goes when the key is pulled. It is served to a reader of vpcd, a driver of pcscd, or is the CCID interface of the
+// key's USB device.
+//
 // A YubiKey can be used in process, through Open, or over a Server: Listen makes one that serves the contract
 // of package bussocket, Attach one whose keys are devices of this machine's USB. All are safe for concurrent
 // use.

@@ -3,6 +3,7 @@ package emulator
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -99,9 +100,9 @@ func (f faults) set(k Fault, n int) error {
 		clear(f)
 		return nil
 	default:
-		names := make([]string, len(Faults))
-		for i, k := range Faults {
-			names[i] = string(k)
+		var names []string
+		for _, k := range slices.Concat(CardFaults, Faults) {
+			names = append(names, string(k))
 		}
 		return fmt.Errorf("there is no fault %.40q; the faults are %s", string(k), strings.Join(names, ", "))
 	}

@@ -74,6 +74,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer stop()
 	var clients sync.WaitGroup
 	var failure error
+	for _, p := range s.bench {
+		if p.key.vpcd != "" {
+			clients.Go(func() { _ = p.key.ServeCard(ctx) }) // it has one
+		}
+	}
 	for {
 		c, err := s.listener.Accept()
 		if err != nil {
@@ -245,6 +250,7 @@ func (p *place) describe() bussocket.Key {
 		usb = p.usb.port()
 	}
 	k := p.key
+	ofCard := k.cardFaults()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.settle()
@@ -258,7 +264,8 @@ func (p *place) describe() bussocket.Key {
 		Slot1:           k.app.slots[0].configured,
 		Slot2:           k.app.slots[1].configured,
 		ProgramSequence: k.app.sequence,
-		Faults:          k.faults.list(),
+		Card:            k.cardPlace(),
+		Faults:          append(k.faults.list(), ofCard...),
 		TypedToWindow:   k.window,
 		TypedToHolder:   k.held,
 		RequiredWaitUS:  k.waited.Microseconds(),

@@ -3,6 +3,7 @@ package emulator
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,11 +14,13 @@ import (
 	"tokendesk/device/emulator/vhci"
 )
 
-// usbFace is a key as its USB host sees it: one interface, the OTP keyboard. Requests and descriptors are those
+// usbFace is a key as its USB host sees it: an interface that is the OTP keyboard, and one for the smart card, if it has
+// one. Requests and descriptors are those
 // of USB 2.0, chapter 9, and HID 1.11, chapter 7; what a real key does not have is refused with a stall.
 type usbFace struct {
-	holder     *Handle // everything that has a meaning for the key goes through it
-	descriptor []byte  // of the device
+	holder     *Handle   // everything that has a meaning for the key goes through it
+	descriptor []byte    // of the device
+	ccid       *ccidFace // nil: it has no smart card
 
 	configured chan struct{} // closed when the host has set the key up
 	once       sync.Once
@@ -46,30 +49,47 @@ const (
 	setReport          = 0x2109
 	setIdle            = 0x210A
 	setProtocol        = 0x210B
+
+	classRequest = 0x20 // a bit of the type, for those to an interface
 )
 
 const usbInterval = 10 * time.Millisecond // between two packets of the keyboard's endpoint
 
+// The numbers of interfaces.
+const (
+	keyboardInterface = 0
+	cardInterface     = 1
+)
+
 const (
 	keyboardEndpoint = 1
+	cardEndpoint     = 2 // both OUT and IN
+	changeEndpoint   = 3 // on which a reader tells of cards that come and go; the card of a key does neither
 	reportProtocol   = 1 // what a host finds at first (HID 1.11, section 7.2.6)
 )
 
 func newFace(h *Handle) *usbFace {
-	return &usbFace{
+	f := &usbFace{
 		holder:     h,
 		descriptor: deviceDescriptor(h.key.vendor, h.key.product, h.key.Firmware()),
 		configured: make(chan struct{}),
 		protocol:   reportProtocol,
 	}
+	if h.key.card != nil {
+		f.ccid = newCCIDFace(h.key)
+	}
+	return f
 }
 
 // Control implements vhci.Device.
 func (f *usbFace) Control(s vhci.Setup, data []byte) ([]byte, error) {
 	request := int(s.RequestType)<<8 | int(s.Request)
+	if s.RequestType&classRequest != 0 && byte(s.Index) == cardInterface && f.ccid != nil {
+		return f.ccid.control(request)
+	}
 	switch request {
 	case getDescriptor, getHIDDescriptor:
-		if d := f.descriptorOf(request, s.Value); d != nil {
+		if d := f.descriptorOf(request, s.Value, s.Index); d != nil {
 			return d, nil
 		}
 		return nil, vhci.ErrStall
@@ -90,7 +110,7 @@ func (f *usbFace) Control(s vhci.Setup, data []byte) ([]byte, error) {
 	case getConfiguration:
 		return []byte{f.configuration}, nil
 	case setInterface:
-		if s.Value != 0 || s.Index != 0 {
+		if s.Value != 0 || !f.has(s.Index) {
 			return nil, vhci.ErrStall
 		}
 	case getInterface:
@@ -107,6 +127,19 @@ func (f *usbFace) Control(s vhci.Setup, data []byte) ([]byte, error) {
 		return nil, vhci.ErrStall
 	}
 	return nil, nil
+}
+
+// has tells whether there is such an interface.
+func (f *usbFace) has(number uint16) bool {
+	return number == keyboardInterface || number == cardInterface && f.ccid != nil
+}
+
+// Out implements vhci.Device: what is sent to the smart card's reader.
+func (f *usbFace) Out(endpoint uint8, data []byte) error {
+	if endpoint != cardEndpoint || f.ccid == nil {
+		return vhci.ErrStall
+	}
+	return f.ccid.out(data)
 }
 
 // Reports, as wValue names them: type and number. None has a number.
@@ -134,11 +167,21 @@ func (f *usbFace) report(request int, s vhci.Setup, data []byte) ([]byte, error)
 	return nil, vhci.ErrStall
 }
 
-// In implements vhci.Device: what the key types.
+// In implements vhci.Device: what the key types, and what the smart card's reader answers.
 func (f *usbFace) In(ctx context.Context, endpoint uint8) ([]byte, error) {
-	if endpoint != keyboardEndpoint {
-		return nil, vhci.ErrStall
+	switch {
+	case endpoint == keyboardEndpoint:
+		return f.typed(ctx)
+	case endpoint == cardEndpoint && f.ccid != nil:
+		return f.ccid.in(ctx)
+	case endpoint == changeEndpoint && f.ccid != nil:
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
+	return nil, vhci.ErrStall
+}
+
+func (f *usbFace) typed(ctx context.Context) ([]byte, error) {
 	p := make([]byte, reportSize)
 	for {
 		if n, err := f.holder.readInput(ctx, p, time.Hour); n > 0 || err != nil {
@@ -155,30 +198,43 @@ const (
 	descriptorInterface     = 4
 	descriptorEndpoint      = 5
 	descriptorHID           = 0x21
+	descriptorCCID          = 0x21 // of another class
 	descriptorReport        = 0x22
 )
 
-func (f *usbFace) descriptorOf(request int, value uint16) []byte {
+func (f *usbFace) descriptorOf(request int, value, number uint16) []byte {
 	kind, index := value>>8, int(value&0xFF)
 	switch {
-	case request == getHIDDescriptor && kind == descriptorReport:
-		return reportDescriptor
-	case request == getHIDDescriptor && kind == descriptorHID:
-		return hidDescriptor()
 	case request == getHIDDescriptor:
+		return f.interfaceDescriptor(kind, number)
 	case kind == descriptorDevice:
 		return f.descriptor
 	case kind == descriptorConfiguration && index == 0:
-		return configurationDescriptor()
+		return configurationDescriptor(f.ccid != nil)
 	case kind == descriptorString && index == 0:
 		return []byte{4, descriptorString, 0x09, 0x04} // English (United States)
-	case kind == descriptorString && index <= len(usbStrings):
-		return stringDescriptor(usbStrings[index-1])
+	case kind == descriptorString && index == 1:
+		return stringDescriptor("Yubico")
+	case kind == descriptorString && index == 2 && f.ccid != nil:
+		return stringDescriptor("YubiKey OTP+CCID")
+	case kind == descriptorString && index == 2:
+		return stringDescriptor("YubiKey OTP")
 	}
 	return nil
 }
 
-var usbStrings = []string{"Yubico", "YubiKey OTP"}
+// interfaceDescriptor is a descriptor of the class of an interface.
+func (f *usbFace) interfaceDescriptor(kind, number uint16) []byte {
+	switch {
+	case kind == descriptorReport && number == keyboardInterface:
+		return reportDescriptor
+	case kind == descriptorHID && number == keyboardInterface:
+		return hidDescriptor()
+	case kind == descriptorCCID && number == cardInterface && f.ccid != nil:
+		return ccidDescriptor()
+	}
+	return nil
+}
 
 func deviceDescriptor(vendor, product uint16, fw device.Version) []byte {
 	d := []byte{
@@ -193,11 +249,20 @@ func deviceDescriptor(vendor, product uint16, fw device.Version) []byte {
 	return append(d, 1, 2, 0, 1)                                             // manufacturer, product, no serial, one configuration
 }
 
-func configurationDescriptor() []byte {
-	d := []byte{9, descriptorInterface, 0, 0, 1, 3, 1, 1, 0} // HID, boot interface, keyboard
+func configurationDescriptor(card bool) []byte {
+	d := []byte{9, descriptorInterface, keyboardInterface, 0, 1, 3, 1, 1, 0} // HID, boot interface, keyboard
 	d = append(d, hidDescriptor()...)
 	d = append(d, 7, descriptorEndpoint, 0x80|keyboardEndpoint, 3, reportSize, 0, byte(usbInterval/time.Millisecond)) // interrupt
-	head := []byte{9, descriptorConfiguration, 0, 0, 1, 1, 0, 0x80, 15}                                               // fed by the bus, 30 mA
+	interfaces := byte(1)
+	if card {
+		interfaces++
+		d = append(d, 9, descriptorInterface, cardInterface, 0, 3, 0x0B, 0, 0, 0) // CCID, by bulk transfers
+		d = append(d, ccidDescriptor()...)
+		d = append(d, 7, descriptorEndpoint, cardEndpoint, 2, 64, 0, 0) // bulk
+		d = append(d, 7, descriptorEndpoint, 0x80|cardEndpoint, 2, 64, 0, 0)
+		d = append(d, 7, descriptorEndpoint, 0x80|changeEndpoint, 3, 8, 0, 32) // interrupt
+	}
+	head := []byte{9, descriptorConfiguration, 0, 0, interfaces, 1, 0, 0x80, 15} // fed by the bus, 30 mA
 	binary.LittleEndian.PutUint16(head[2:], uint16(len(head)+len(d)))
 	return append(head, d...)
 }
@@ -229,9 +294,12 @@ func stringDescriptor(s string) []byte {
 
 // fitsUSB checks that a key announces nothing to the kernel that it does not have.
 func (k *YubiKey) fitsUSB() error {
+	if k.vpcd != "" {
+		return errors.New("its smart card is in a reader of vpcd; leave vpcd out, and it is in the key's own")
+	}
 	m, known := device.FindModel(k.vendor, k.product)
-	if known && m.Capabilities == device.OTP {
+	if known && (m.Capabilities == device.OTP || m.Capabilities == device.OTP|device.CCID) {
 		return nil
 	}
-	return fmt.Errorf("an emulated key has OTP only, and %04x:%04x would announce more or other things to the kernel; make it a product 0010, 0110 or 0401", k.vendor, k.product)
+	return fmt.Errorf("an emulated key has OTP and a smart card at most, and %04x:%04x would announce more or other things to the kernel; make it a product 0010, 0110 or 0401, or 0111 or 0405 with a smart card", k.vendor, k.product)
 }

@@ -178,7 +178,7 @@ func TestTypingOverUSB(t *testing.T) {
 }
 
 func TestWhatFitsUSB(t *testing.T) {
-	fits := map[uint16]bool{0x0010: true, 0x0110: true, 0x0401: true}
+	fits := map[uint16]bool{0x0010: true, 0x0110: true, 0x0111: true, 0x0401: true, 0x0405: true}
 	for _, m := range device.Models {
 		if err := newKey(t, Options{Product: m.Product}).fitsUSB(); (err == nil) != fits[m.Product] {
 			t.Errorf("%s %04x: %v", m.Name, m.Product, err)

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"tokendesk/device"
 	"tokendesk/device/bussocket"
+	"tokendesk/device/emulator/smartcard"
 )
 
 // Timing is how long a key makes its host wait.
@@ -19,6 +21,8 @@ type Timing struct {
 	Open   time.Duration // taking the keyboard from the system
 	Close  time.Duration // giving it back
 	Stroke time.Duration // between two boot-keyboard reports; delays and pacing flags come on top
+	// Reclaim is how long no serial is told over the OTP interface after the smart card was used.
+	Reclaim time.Duration
 }
 
 // RealTiming is near what real keys need (swap: libykpers waits up to 920 ms).
@@ -30,6 +34,8 @@ func RealTiming() Timing {
 		Open:   50 * time.Millisecond,
 		Close:  50 * time.Millisecond,
 		Stroke: 4 * time.Millisecond,
+
+		Reclaim: 2 * time.Second, // up to 3 s (yubikey-manager, issue 109)
 	}
 }
 
@@ -41,6 +47,9 @@ type Options struct {
 	Product  uint16
 	Absent   bool    // not plugged in at first
 	Timing   *Timing // &Timing{} waits for nothing, not even where the configuration says so
+	// VPCD is where a reader waits for the key's smart card, HOST:PORT (vsmartcard's vpcd); the product must be one that has
+	// CCID. Empty: it has no smart card, unless it is attached to the kernel's USB.
+	VPCD string
 }
 
 // YubiKey is one emulated key. It keeps its slots, counters and faults while pulled.
@@ -50,6 +59,10 @@ type YubiKey struct {
 	firmware        device.Version
 	timing          Timing
 	instant         bool
+	vpcd            string
+	card            *smartcard.Card // nil: none; its methods are called without mu, since it may wait for a touch
+	finger          finger
+	inserted        chan struct{} // the key was plugged in
 
 	mu      sync.Mutex
 	app     application
@@ -60,6 +73,9 @@ type YubiKey struct {
 	shown   statusSummary // what FaultLostStatus keeps showing
 	changed func(present bool)
 	onUSB   bool // it is plugged into the kernel's USB, see Attach
+
+	inReader bool      // the smart card is in the reader of vpcd
+	cardUsed time.Time // last
 
 	// Only while plugged in:
 	gone       chan struct{} // closed when the key is pulled; nil while it is out
@@ -86,6 +102,11 @@ func New(o Options) *YubiKey {
 		timing: RealTiming(),
 		app:    newApplication(o.Serial, o.Firmware),
 		faults: faults{},
+
+		vpcd: o.VPCD, inserted: make(chan struct{}, 1),
+	}
+	if o.VPCD != "" {
+		k.addCard()
 	}
 	if o.Timing != nil {
 		k.timing = *o.Timing
@@ -117,6 +138,10 @@ func (k *YubiKey) insert() {
 	k.gone = make(chan struct{})
 	k.powered, k.stampStart = time.Now(), rand.Uint32()
 	k.app.powerUp()
+	select {
+	case k.inserted <- struct{}{}:
+	default:
+	}
 	k.announce()
 }
 
@@ -154,6 +179,14 @@ func (k *YubiKey) announce() {
 
 // SetFault makes the key misbehave.
 func (k *YubiKey) SetFault(kind Fault, n int) error {
+	if slices.Contains(CardFaults, kind) {
+		return k.setCardFault(kind.ofCard(), n)
+	}
+	if kind == FaultClear && k.card != nil {
+		if err := k.setCardFault(smartcard.FaultClear, 0); err != nil {
+			return err
+		}
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.settle()
@@ -167,8 +200,8 @@ func (k *YubiKey) SetFault(kind Fault, n int) error {
 }
 
 // Touch touches the key: short is slot 1, long is slot 2. If nobody holds the key, text is what appears in
-// the focused window and held is false. A touch that a challenge waits for types nothing, and its length does
-// not matter. A pulled key fails with device.ErrGone.
+// the focused window and held is false. A touch that a challenge or the smart card waits for types nothing, and its
+// length does not matter. A pulled key fails with device.ErrGone.
 func (k *YubiKey) Touch(long bool) (text string, held bool, err error) {
 	t, err := k.touch(long)
 	return t.Text, t.To == bussocket.ToHolder || t.To == bussocket.ToUSB, err
@@ -183,6 +216,9 @@ func (k *YubiKey) touch(long bool) (bussocket.Touch, error) {
 	if w := k.waiting; w != nil && w.secondsLeft() > 0 {
 		k.waiting = nil
 		k.respond(w.respond())
+		return bussocket.Touch{To: bussocket.ToChallenge}, nil
+	}
+	if k.finger.press() {
 		return bussocket.Touch{To: bussocket.ToChallenge}, nil
 	}
 	if k.commit != nil { // the key is busy until its write is complete, and the finger stays
@@ -276,7 +312,7 @@ func (k *YubiKey) execute(command byte, payload [payloadSize]byte) {
 		k.challenge(slot, wantsHMAC, payload)
 		return
 	}
-	if command == cmdSerial && k.faults.use(FaultReclaim) {
+	if command == cmdSerial && (k.faults.use(FaultReclaim) || k.reclaiming()) {
 		return
 	}
 	if data := k.app.read(command, k.faults.active(FaultSerialHidden)); data != nil {

@@ -38,6 +38,8 @@ func (s stranger) Control(setup vhci.Setup, _ []byte) ([]byte, error) {
 	return nil, vhci.ErrStall
 }
 
+func (s stranger) Out(uint8, []byte) error { return vhci.ErrStall }
+
 func (s stranger) In(ctx context.Context, _ uint8) ([]byte, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()

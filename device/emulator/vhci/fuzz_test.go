@@ -27,6 +27,7 @@ func FuzzServe(f *testing.F) {
 	f.Add(append(words(commandSubmit, 3, deviceID, 0, 0, 0, 8), "12345678"...))
 	f.Add(words(commandSubmit, 3, deviceID, 0, 2, 0, 0xFFFFFFFF))
 	f.Add(words(commandSubmit, 3, deviceID, 1, 15, 0, 0xFFFFFFFF, 0, 7))
+	f.Add(append(words(commandSubmit, 3, deviceID, 0, 3, 0, 8), "12345678"...))
 	f.Add([]byte("nonsense"))
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		ours, theirs := net.Pipe()

@@ -182,6 +182,17 @@ func (g *gadget) Control(s Setup, data []byte) ([]byte, error) {
 	return nil, ErrStall
 }
 
+func (g *gadget) Out(endpoint uint8, data []byte) error {
+	switch endpoint {
+	case 3:
+		g.stored = bytes.Clone(data)
+		return nil
+	case 4:
+		return errPulled
+	}
+	return ErrStall
+}
+
 func (g *gadget) In(ctx context.Context, endpoint uint8) ([]byte, error) {
 	switch endpoint {
 	case 1:

@@ -78,9 +78,21 @@ func (s *server) handle(ctx context.Context, r request) error {
 	case r.in:
 		s.queue(ctx, r)
 	default:
-		s.reply(returnSubmit, r.sequence, statusStalled, 0, nil)
+		s.take(r, data)
 	}
 	return nil
+}
+
+// take gives the device an OUT transfer.
+func (s *server) take(r request, data []byte) {
+	switch err := s.device.Out(r.endpoint, data); {
+	case errors.Is(err, ErrStall):
+		s.reply(returnSubmit, r.sequence, statusStalled, 0, nil)
+	case err != nil:
+		s.reply(returnSubmit, r.sequence, statusGone, 0, nil)
+	default:
+		s.reply(returnSubmit, r.sequence, statusDone, len(data), nil)
+	}
 }
 
 func (s *server) control(r request, data []byte) {

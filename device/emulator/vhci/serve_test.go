@@ -84,6 +84,18 @@ func TestOtherEndpoints(t *testing.T) {
 	}
 }
 
+func TestBulkOut(t *testing.T) {
+	k := plugIn(t, newGadget())
+	k.expect(false, returned{returnSubmit, k.submit(false, 3, 0, Setup{}, []byte("a message")), 0, ""})
+	if got, status := k.controlIn(0xA1, readStored, 0, 0, 100); got != "a message" || status != 0 {
+		t.Fatalf("the device has got %q, %d", got, status)
+	}
+	k.expect(false, returned{returnSubmit, k.submit(false, 4, 0, Setup{}, nil), statusGone, ""})
+	if err := k.pull(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestUnlink(t *testing.T) {
 	g := newGadget()
 	k := plugIn(t, g)

@@ -17,7 +17,7 @@ const (
 const (
 	headerSize   = 48
 	maxEndpoint  = 15
-	maxOut       = 0xFFFF     // bytes from the host: no control transfer has more
+	maxOut       = 0xFFFF     // bytes from the host: no control transfer has more, and no device here takes more by others
 	notInPackets = 0xFFFFFFFF // number_of_packets of a transfer that is not isochronous; Linux sends 0
 )
 

@@ -5,8 +5,8 @@
 // of the socket is a Device of this process, and no usbip program is needed. For everybody above the kernel
 // it is then a USB device like any other: udev, drivers, libusb. It takes root, and the module.
 //
-// Devices run at full speed and have a control endpoint and interrupt IN endpoints; a transfer to any other
-// endpoint is answered with a stall, and an isochronous one ends the connection. The kernel is trusted no
+// Devices run at full speed and have a control endpoint, interrupt and bulk IN endpoints, and bulk OUT endpoints;
+// an isochronous transfer ends the connection. The kernel is trusted no
 // more than another program: whatever comes from it, memory stays bounded and nothing panics.
 package vhci
 
@@ -47,7 +47,12 @@ type Device interface {
 	// to the host, cut to what it asked for. It is called from one goroutine and does not wait. ErrStall
 	// refuses; after any other error the host is told that there is no such device.
 	Control(s Setup, data []byte) ([]byte, error)
-	// In returns the next packet of an interrupt IN endpoint, 1 to 15, and waits for it until ctx ends. It
+	// Out takes what the host has sent to a bulk OUT endpoint, 1 to 15: one transfer, which need not be all that
+	// belongs together. It is called from the goroutine of Control and does not wait. ErrStall refuses; after
+	// any other error the host is told that there is no such device.
+	Out(endpoint uint8, data []byte) error
+	// In returns the next packet of an interrupt IN endpoint, or the next transfer of a bulk one, 1 to 15, and
+	// waits for it until ctx ends. It
 	// is called from one goroutine per endpoint, and not before the host has asked once. A packet that
 	// was returned is not lost if the host withdraws its question: it answers the next one. ErrStall
 	// refuses this one transfer; after any other error the endpoint is silent for good.
