@@ -79,6 +79,34 @@ type PIVKeySpec struct {
 	Touch     TouchPolicy
 }
 
+// Supported returns a *FirmwareError if a firmware cannot have such a key, or none that is safe.
+func (s PIVKeySpec) Supported(have Version) error {
+	feature, need := "a policy of PIN and touch", Version{}
+	switch {
+	case s.Touch == TouchCached:
+		feature, need = "a touch that counts for a while", Version{4, 3, 0}
+	case s.PIN != "" || s.Touch != "":
+		need = Version{4, 0, 0}
+	}
+	switch s.Algorithm {
+	case RSA3072, RSA4096, Ed25519, X25519:
+		feature, need = "a key of "+string(s.Algorithm), Version{5, 7, 0}
+	case ECCP384:
+		if need.Less(Version{4, 0, 0}) {
+			feature, need = "a key of "+string(s.Algorithm), Version{4, 0, 0}
+		}
+	case RSA2048:
+		// Keys of these can be factored (YSA-2017-01, "ROCA").
+		if safe := (Version{4, 3, 5}); have.Less(safe) && !have.Less(Version{4, 2, 6}) {
+			feature, need = "a key of RSA that is safe", safe
+		}
+	}
+	if have.Less(need) {
+		return &FirmwareError{Feature: feature, Need: need, Have: have}
+	}
+	return nil
+}
+
 // PIVKey is what a card tells about one slot. What it does not tell is empty.
 type PIVKey struct {
 	PIVKeySpec

@@ -29,7 +29,7 @@ func (w *work) handOver(tx *vault.Tx) error {
 	if err != nil || t.Owner == "" {
 		return err
 	}
-	h := vault.Handover{Kind: kinds[w.job.Kind], From: p.Leaver, To: t.Owner, Reason: p.Reason, Proof: p.Proof}
+	h := vault.Handover{Kind: kinds[w.job.Kind], From: p.Leaver, To: t.Owner, Reason: p.Reason, Proof: p.Proof, Revoke: p.Revoke}
 	if p.Old != "" {
 		h.Old, h.OldSerial = p.Old, p.OldSerial
 		if h.OldStatus, err = statusOf(tx, p.Old); err != nil {
@@ -64,7 +64,7 @@ func (w *work) givenUp(tx *vault.Tx) (bool, error) {
 
 // kinds are those of the handover at a plan's end.
 var kinds = map[string]vault.HandoverKind{
-	planEnroll: vault.Issued, planReissue: vault.Reissued, planAbsent: vault.Reissued, planReplace: vault.Replaced, planUnchanged: vault.Unchanged,
+	planEnroll: vault.Issued, planPIV: vault.Issued, planReissue: vault.Reissued, planAbsent: vault.Reissued, planReplace: vault.Replaced, planUnchanged: vault.Unchanged,
 }
 
 // statusOf is the status of a token, or what its last one was if it was deleted.
@@ -104,6 +104,12 @@ func LastHolder(tx *vault.Tx, id device.TokenID) (string, error) {
 // dueWarning says of a token of the stock whose seed is not replaced yet who may have that.
 func dueWarning(tx *vault.Tx, t vault.Token) (string, error) {
 	who, err := LastHolder(tx, t.ID)
+	if t.ID.PIV() {
+		if who != "" {
+			who = fmt.Sprintf("%s had it with the same keys; to make new ones: tokendesk wipe %s, and provision it again", who, t.ID)
+		}
+		return who, err
+	}
 	if who == "" {
 		who = "whoever had it last"
 	}

@@ -49,7 +49,7 @@ func (r *Runner) ask(ctx context.Context, o *Order) (there census, release func(
 	}
 	release = func() {}
 	if o.User != "" {
-		if TypeOf(o.Tokens[0]).Sent {
+		if !TypeOf(o.Tokens[0]).Told() {
 			o.User, err = r.findUser(ctx, o.User)
 		} else {
 			o.User, release, err = r.checkUser(ctx, o.User)
@@ -99,6 +99,9 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 				return d, err
 			}
 		}
+		if o.Expires != nil && !offers(id, ActExpire) {
+			return d, refuse("its certificates have ends of their own", "%s does not expire", t.ID)
+		}
 		if t.Status == vault.Compromised && o.Expires != nil {
 			return d, refuse("its description can be changed", "%s is compromised (%s); it never comes back", t.ID, t.Loss.Kind)
 		}
@@ -114,7 +117,7 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 		if ends(t, o, time.Now()) {
 			e.Until = o.Expires
 		}
-		if o.Action == ActAssign && t.ReseedDue {
+		if o.Action == ActAssign && (t.ReseedDue || id.PIV()) {
 			if e.Warning, err = dueWarning(tx, t); err != nil {
 				return d, err
 			}
@@ -149,7 +152,7 @@ func effectOf(t vault.Token, rule Rule, user string) Effect {
 		e.NewOwner = user
 	}
 	for _, kind := range rule.Pushes {
-		if (kind != vault.Unassign || t.Owner != "") && !TypeOf(t.ID).Sent {
+		if (kind != vault.Unassign || t.Owner != "") && TypeOf(t.ID).Told() {
 			e.Pushes = append(e.Pushes, kind)
 		}
 	}
@@ -215,6 +218,9 @@ func (r *Runner) carryOut(tx *vault.Tx, d drawn, by audit.Officer, approved stri
 	for i, t := range d.tokens {
 		e := d.Effects[i]
 		if err := abandon(tx, t); err != nil {
+			return nil, nil, err
+		}
+		if err := orderedAway(tx, d.Order, t, by); err != nil {
 			return nil, nil, err
 		}
 		if d.rules[i].Gone {

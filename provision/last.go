@@ -55,7 +55,7 @@ func bereft(tx *vault.Tx, effects []Effect) (users []string, err error) {
 			if err != nil {
 				return nil, err
 			}
-			if left = !lost[t.ID] && !TypeOf(t.ID).Sent && (t.Expires.IsZero() || t.Expires.After(time.Now())); left {
+			if left = !lost[t.ID] && TypeOf(t.ID).Told() && (t.Expires.IsZero() || t.Expires.After(time.Now())); left {
 				break
 			}
 		}

@@ -242,7 +242,7 @@ func (l Leaver) judge(tx *vault.Tx, item vault.LeaverItem, asked uint64) (Leaver
 		s.Fact, s.Next, s.AtHand = l.access(t), l.next(item), l.takeBack(t.ID)
 	case t.Owner != "":
 		s.Settled, s.Fact = true, custody(links, t)
-	case !t.ReseedDue && (item.State == vault.Returned || reseedable(t.ID) || TypeOf(t.ID).Sent):
+	case !t.ReseedDue && (item.State == vault.Returned || reseedable(t.ID) || !TypeOf(t.ID).Told()):
 		s.Settled, s.Fact = true, "is back in stock"
 	case item.State == vault.Returned && l.heir(t.ID) != "":
 		s.Fact, s.Next = fmt.Sprintf("is back in stock, and %s waits for it", l.Successor), l.reissue(t.ID)

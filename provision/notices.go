@@ -23,9 +23,10 @@ func NoticeKinds() []string {
 	return []string{NoticeInvitation, NoticeDisabled, NoticeEnabled, NoticeExpired, NoticeUnassigned, NoticeCompromised, NoticeReissued}
 }
 
-// notify leaves a notice to a token's holder, if there is one and the desk sends any.
+// notify leaves a notice to a token's holder, if there is one and the desk sends any. All of them speak of codes, so that a PIV
+// application's holder gets none.
 func (r *Runner) notify(tx *vault.Tx, kind string, id device.TokenID, user, successor, reason string) error {
-	if !r.Notices || user == "" {
+	if !r.Notices || user == "" || id.PIV() {
 		return nil
 	}
 	return tx.PutNotice(&vault.Notice{Kind: kind, User: user, Token: id, Successor: successor, Reason: reason})

@@ -181,7 +181,7 @@ func (e Effect) String() string {
 // loses tells whether the owner can log in with the token before, and not after. That of one in limbo, which is being reseeded,
 // goes on with the old seed. What codes that others send can do is not known.
 func (e Effect) loses() bool {
-	return !TypeOf(e.Token).Sent && e.Owner != "" && (e.From == vault.Active || e.From == vault.Limbo) && (e.To != e.From || e.NewOwner != e.Owner || e.Until != nil)
+	return TypeOf(e.Token).Told() && e.Owner != "" && (e.From == vault.Active || e.From == vault.Limbo) && (e.To != e.From || e.NewOwner != e.Owner || e.Until != nil)
 }
 
 // Intent is what exactly an order will do as things are.

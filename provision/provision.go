@@ -32,6 +32,9 @@ type Runner struct {
 	Vault *vault.Vault
 	// Open lends a token on its inserted device to fn, exclusively; fn learns whether it is emulated.
 	Open func(ctx context.Context, id device.TokenID, fn func(t device.HOTPToken, emulated bool) error) error
+	// OpenPIV lends the PIV application of an inserted key to fn, exclusively; fn learns whether it is emulated. It fails with
+	// ErrNoCard if the key has none that the desk sees. Nil: the desk does no PIV.
+	OpenPIV func(ctx context.Context, id device.ID, fn func(p device.PIV, emulated bool) error) error
 	// Confirm waits until the central service has confirmed an outbox entry. Nil: there is no central service.
 	Confirm func(ctx context.Context, seq uint64) error
 	// FindUser refuses a user whom the central service does not know, and returns the name as the central service spells it.
@@ -134,6 +137,10 @@ const (
 	planUnchanged = "reissue with the same seed"
 	planReseed    = "reseed"
 	planWipe      = "wipe"
+
+	planPIV        = "piv provision"
+	planPIVUnblock = "piv unblock"
+	planPIVWipe    = "piv wipe"
 )
 
 // Steps of reissues that wait: for the central service, for the device, for codes.
@@ -150,6 +157,7 @@ func plans() map[string][]step {
 	return map[string][]step{
 		planEnroll: enrollPlan(), planReissue: reissuePlan(), planAbsent: absentPlan(), planReplace: replacePlan(), planUnchanged: unchangedPlan(),
 		planReseed: reseedPlan(), planWipe: wipePlan(),
+		planPIV: pivPlan(), planPIVUnblock: pivUnblockPlan(), planPIVWipe: pivWipePlan(),
 	}
 }
 

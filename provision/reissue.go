@@ -65,7 +65,7 @@ func reissuePlan() []step {
 	return []step{
 		{name: "cut-off", done: "cut-off of the old owner recorded", commit: cutOff},
 		{name: stepConfirm, done: "cut-off confirmed by the central service", act: confirm},
-		{name: stepSeal, done: "fresh seed sealed in the vault", commit: sealNext},
+		{name: stepSeal, done: "fresh seed sealed in the vault", act: clearCard, commit: sealNext},
 		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: reseeded, device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded for the new owner, and left for the central service", commit: assign, gives: true},
@@ -241,7 +241,7 @@ func cutOff(tx *vault.Tx, w *work, _ time.Time) error {
 		return err
 	}
 	if t.Owner == "" {
-		return w.earlierCutOff(tx, t.ID)
+		return errors.Join(w.earlierCutOff(tx, t.ID), w.dueOf(tx, t.ID.Device(), "reissue of "+string(t.ID)))
 	}
 	if w.Policy.LastToken {
 		if err := w.alone(tx, w.cutting(t.ID), w.there); err != nil {
@@ -255,7 +255,7 @@ func cutOff(tx *vault.Tx, w *work, _ time.Time) error {
 	w.params.Leaver, w.params.CutOff = t.Owner, change.Seq
 	t.Owner = ""
 	t.ReseedDue = t.ReseedDue || w.job.Kind == planAbsent
-	return errors.Join(tx.PutToken(t), w.notify(tx, NoticeReissued, t.ID, w.params.Leaver, w.params.User, w.params.Reason))
+	return errors.Join(tx.PutToken(t), w.dueOf(tx, t.ID.Device(), "reissue of "+string(t.ID)), w.notify(tx, NoticeReissued, t.ID, w.params.Leaver, w.params.User, w.params.Reason))
 }
 
 // earlierCutOff finds the cut-off of a token's last owner that is still on its way, if any.

@@ -79,7 +79,7 @@ func (r *Runner) replaceable(o Reissue) (old vault.Token, err error) {
 		if err := o.stillTheirs(old); err != nil {
 			return err
 		}
-		if TypeOf(old.ID).Sent {
+		if !TypeOf(old.ID).Told() {
 			return refuse(fmt.Sprintf("enroll the new one, and unassign that: tokendesk unassign %s", old.ID), "%s is no token that another can take the place of", old.ID)
 		}
 		switch ended := !o.ends(old); {
@@ -171,6 +171,9 @@ func retire(tx *vault.Tx, w *work, now time.Time) error {
 		err = w.end(tx, o)
 	} else {
 		err = w.earlierCutOff(tx, old.ID)
+	}
+	if old.ID.Device() != w.job.Token.Device() {
+		err = errors.Join(err, w.dueOf(tx, old.ID.Device(), "replaced by "+string(w.job.Token.Device())))
 	}
 	if err != nil || !w.params.Fresh {
 		return err

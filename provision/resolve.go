@@ -88,9 +88,13 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 		case !w.params.Fresh || !begun:
 			return w.callOff()
 		}
+	case planPIV:
+		return w.undoPIV(ctx)
+	case planPIVUnblock:
+		return w.dropUnblock()
 	case planReseed:
 		return keepOn(id)
-	case planWipe:
+	case planWipe, planPIVWipe:
 		return refuse(fmt.Sprintf("finish it: tokendesk resolve %s; or, without the key: tokendesk delete %s", id, id), "this wipe cannot be undone: the key may be erased")
 	}
 	var erased bool
@@ -254,7 +258,7 @@ func (r *Runner) load(by audit.Officer, id device.TokenID, tell Tell) (*work, er
 	return w, err
 }
 
-// JobsFor lists the unfinished work that is to give user a token.
+// JobsFor lists the unfinished work that is to give user a token of which the central service is told.
 func JobsFor(tx *vault.Tx, user string) (found []vault.Job, err error) {
 	jobs, err := tx.Jobs()
 	for _, job := range jobs {
@@ -262,7 +266,7 @@ func JobsFor(tx *vault.Tx, user string) (found []vault.Job, err error) {
 		if err := json.Unmarshal(job.Params, &p); err != nil {
 			return nil, err
 		}
-		if user != "" && strings.EqualFold(p.User, user) {
+		if user != "" && strings.EqualFold(p.User, user) && TypeOf(job.Token).Told() {
 			found = append(found, job)
 		}
 	}

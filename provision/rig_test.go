@@ -42,6 +42,7 @@ type bench struct {
 	bus   *bussocket.Bus
 	path  string // of the vault
 	touch bool   // somebody touches the key when asked to
+	card  *card  // the key's smart card; nil: it has none
 
 	// Called on the device right before it is programmed or erased, or asked for codes. May be nil.
 	beforeProgram, beforeCode func(device.HOTPToken)
@@ -88,6 +89,9 @@ func newBenchOf(t testing.TB, serial device.Serial) *bench {
 func (b *bench) start(v *vault.Vault) {
 	vaulttest.CheckAtEnd(b.t, v)
 	b.Runner = &provision.Runner{Vault: v, Open: b.open, Log: slog.New(slog.DiscardHandler)}
+	if b.card != nil {
+		b.OpenPIV = b.openPIV
+	}
 }
 
 // restart opens the vault again, after a crash.

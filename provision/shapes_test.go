@@ -3,6 +3,7 @@ package provision_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func (b *bench) wantHandover(id device.TokenID, want vault.Handover) {
 		want.Token = id
 	}
 	want.Serial, _ = want.Token.Device().Serial()
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		b.t.Errorf("handed over:\n%+v, want\n%+v", got, want)
 	}
 	act := b.history(want.Token)[0]

@@ -34,6 +34,9 @@ func (r *Runner) Wipe(ctx context.Context, by audit.Officer, id device.TokenID, 
 	if err != nil {
 		return nil, err
 	}
+	if id.PIV() {
+		return r.wipePIV(ctx, by, t, reason, tell)
+	}
 	o := Order{Action: ActWipe, Tokens: []device.TokenID{id}, Reason: reason}
 	there, served, err := r.ask(ctx, &o)
 	if err != nil {

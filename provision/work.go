@@ -41,6 +41,12 @@ type params struct {
 	OldSerial device.Serial  `json:"old_serial,omitempty"`
 	OldEnd    OldEnd         `json:"old_end,omitzero"`
 	Fresh     bool           `json:"fresh,omitempty"` // the token was not in the inventory before
+
+	// Of PIV applications:
+	Keys      []device.PIVKeySpec `json:"keys,omitempty"`      // to be made
+	Subject   string              `json:"subject,omitempty"`   // of their requests
+	Overwrite bool                `json:"overwrite,omitempty"` // an officer has said that what the card holds may go
+	Revoke    []vault.Revocation  `json:"revoke,omitempty"`    // what has to be revoked because of this
 }
 
 // work is a job being carried out.
@@ -52,9 +58,12 @@ type work struct {
 	params params
 	tell   Tell
 	device device.HOTPToken // while the step's device is lent
+	piv    device.PIV       // or its PIV application
 	typed  []string         // verify: codes that somebody has typed in
 	there  census           // cut-off: who has tokens elsewhere
 	found  uint64           // verify: the next moving factor
+	made   []device.PIVKey  // attest: what the card has proven
+	asked  []PIVRequest     // request
 	other  string           // what the step's act has come to, if not to what the plan says
 	left   []vault.Change   // what was left for the central service
 }
@@ -66,6 +75,7 @@ type step struct {
 	// device says that act works on the inserted device. It is held from one such step to the next,
 	// so that no touch in between reaches another window.
 	device bool
+	piv    bool // so it is on the device's PIV application
 	// repeat has Resolve start with the step before: what that one wrote may have been lost since, and
 	// writing it again does no harm.
 	repeat bool
@@ -91,19 +101,20 @@ func (w *work) run(ctx context.Context) ([]vault.Change, error) {
 	w.began = w.job.Step
 	for w.job.Step < len(plan) {
 		var err error
-		if plan[w.job.Step].device {
+		switch s := plan[w.job.Step]; {
+		case s.device:
 			err = w.Open(ctx, w.job.Token, func(t device.HOTPToken, emulated bool) error {
 				w.device = t
-				w.params.Emulated = w.params.Emulated || emulated
 				defer func() { w.device = nil }()
-				for w.job.Step < len(plan) && plan[w.job.Step].device {
-					if err := w.runStep(ctx, plan); err != nil {
-						return err
-					}
-				}
-				return nil
+				return w.runHeld(ctx, plan, emulated)
 			})
-		} else {
+		case s.piv:
+			err = w.openPIV(ctx, w.job.Token.Device(), func(p device.PIV, emulated bool) error {
+				w.piv = p
+				defer func() { w.piv = nil }()
+				return w.runHeld(ctx, plan, emulated)
+			})
+		default:
 			err = w.runStep(ctx, plan)
 		}
 		if err != nil {
@@ -111,6 +122,18 @@ func (w *work) run(ctx context.Context) ([]vault.Change, error) {
 		}
 	}
 	return w.left, w.remind()
+}
+
+// runHeld carries out the steps up to the first that does not work on what is held.
+func (w *work) runHeld(ctx context.Context, plan []step, emulated bool) error {
+	w.params.Emulated = w.params.Emulated || emulated
+	first := plan[w.job.Step]
+	for w.job.Step < len(plan) && plan[w.job.Step].device == first.device && plan[w.job.Step].piv == first.piv {
+		if err := w.runStep(ctx, plan); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remind adds a cut-off of an earlier run that is not confirmed yet to what was left: until it is, somebody can still log in.
@@ -196,6 +219,7 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 		w.checkpoint(w.job.Kind, s.name)
 		w.tell(Progress{Kind: Done, Step: s.name, Text: text})
 	}
+	w.tellDue(len(p.Revoke))
 	w.wake()
 	return nil
 }
@@ -217,7 +241,7 @@ func (w *work) record(tx *vault.Tx, action, outcome string) error {
 // undoable tells whether the work can be given up: nothing is sealed yet for a device that has had another seed.
 func (w *work) undoable(plan []step) bool {
 	switch w.job.Kind {
-	case planEnroll, planUnchanged:
+	case planEnroll, planUnchanged, planPIV, planPIVUnblock:
 		return true
 	case planReissue, planAbsent, planReplace:
 		return w.params.Fresh || w.job.Step <= slices.IndexFunc(plan, func(s step) bool { return s.name == stepSeal })

@@ -45,8 +45,8 @@ func (v *Vault) Check() error {
 // checkContents reads every record and secret, and settles every token that any of them names. It keeps no list of them.
 func (tx *Tx) checkContents() error {
 	c := &contents{Tx: tx, counts: map[string]int{}}
-	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals,
-		c.checkHandovers, c.checkLeavers, c.checkNotices, c.checkAttempts, c.checkTrail, c.checkIndex} {
+	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkPIV, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals,
+		c.checkHandovers, c.checkLeavers, c.checkNotices, c.checkAttempts, c.checkCertificates, c.checkTrail, c.checkIndex} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -215,6 +215,9 @@ func (tx *Tx) settleToken(id device.TokenID, t *Token) error {
 	if t.Generation == 0 {
 		return nil
 	}
+	if id.PIV() {
+		return tx.needPIV(id, t.Generation)
+	}
 	return tx.needSeed(id, t.Generation, "the token is at this generation")
 }
 
@@ -251,6 +254,8 @@ func (tx *Tx) unreferenced(id device.TokenID) error {
 		return err
 	} else if code != nil && !buried {
 		return fmt.Errorf("an access code is of token %s, which does not exist", id)
+	} else if err := tx.unreferencedPIV(id, buried); err != nil {
+		return err
 	}
 	j, ok, err := tx.JobFor(id)
 	if err == nil && ok {

@@ -69,8 +69,14 @@ func contents(v *vault.Vault) (out string, err error) {
 		given, terr := tx.HandoversOf(gone, 0, 0)
 		failed, ferr := tx.Attempts(vault.TokenAttempts(alice))
 		theirs, uerr := tx.HandoversOfUser("bob", 0, 0)
+		due, derr := tx.CertificatesDue()
+		puk, perr := tx.PIVSecret(device.PIVToken(gone.Device()), 1, vault.PUK)
+		out += fmt.Sprintf("%+v %x\n", due, puk.Reveal())
+		if errors.Is(perr, vault.ErrNotFound) {
+			perr = nil
+		}
 		out += fmt.Sprintf("%+v\n%+v\n%+v\n%+v %+v %+v %+v\n%+v %+v %+v\n", jobs, buried, history, leavers, given, theirs, failed, changes, approvals, notices) // see kept
-		return errors.Join(err, aerr, gerr, herr, lerr, nerr, terr, uerr, ferr)
+		return errors.Join(err, aerr, gerr, herr, lerr, nerr, terr, uerr, ferr, derr, perr)
 	})
 	return out, err
 }

@@ -41,7 +41,8 @@ type Handover struct {
 	Offline    bool           `json:"offline,omitempty"` // the central service had not confirmed by then that From is cut off
 	Emulated   bool           `json:"emulated,omitempty"`
 	Proof      Proof          `json:"proof,omitzero"`
-	Act        uint64         `json:"act"` // the entry of the audit trail that tells of it
+	Revoke     []Revocation   `json:"revoke,omitempty"` // certificates of who had the device, to be revoked at their issuers
+	Act        uint64         `json:"act"`              // the entry of the audit trail that tells of it
 }
 
 // Proof is what codes touched at a handover have shown: that the device answers with one seed, and with another no longer.

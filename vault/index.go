@@ -26,6 +26,7 @@ import (
 const (
 	kindBatch  = 'b'
 	kindChange = 'c'
+	kindDue    = 'd' // certificates that wait for being revoked
 	kindExpiry = 'e'
 	kindFlag   = 'f'
 	kindGiven  = 'g' // handovers, by token
@@ -33,7 +34,9 @@ const (
 	kindJob    = 'j'
 	kindList   = 'l' // see the lists below
 	kindSerial = 'n' // only where it is not that of the name
+	kindPrint  = 'k' // certificates, by their SHA-256
 	kindPerson = 'p' // handovers, by who had the token and who got it
+	kindCard   = 'r' // certificates, by token
 	kindStatus = 's'
 	kindTenant = 't'
 	kindUser   = 'u'
@@ -276,6 +279,8 @@ type Counts struct {
 
 	Notices       int // mail that is not sent yet
 	NoticesParked int // that of it which waits for an officer
+
+	Revocations int // certificates that wait for being revoked
 }
 
 const (
@@ -293,6 +298,8 @@ const (
 
 	countNotices       = "notices"
 	countNoticesParked = "notices parked"
+
+	countRevocations = "revocations"
 )
 
 // Counts says how much there is of what.
@@ -300,7 +307,8 @@ func (tx *Tx) Counts() Counts {
 	n := tx.ledger.Counts
 	c := Counts{Tokens: n[countTokens], Status: map[Status]int{}, Stock: n[countStock], Stale: n[countStale], Jobs: n[countJobs],
 		Waiting: n[countWaiting], CutOffs: n[countCutOffs], Parked: n[countParked], Approvals: n[countApprovals],
-		Leavers: n[countLeavers], Notices: n[countNotices], NoticesParked: n[countNoticesParked]}
+		Leavers: n[countLeavers], Notices: n[countNotices], NoticesParked: n[countNoticesParked],
+		Revocations: n[countRevocations]}
 	for name, i := range n {
 		if s, ok := strings.CutPrefix(name, countStatus); ok {
 			c.Status[Status(s)] = i

@@ -36,6 +36,8 @@ type ledger struct {
 	Handover uint64 `json:"handover,omitempty"`
 	Notice   uint64 `json:"notice,omitempty"`
 
+	Certificate uint64 `json:"certificate,omitempty"`
+
 	Trail  audit.Point    `json:"trail"`
 	Counts map[string]int `json:"counts,omitempty"` // entries of the index by kind and value, where they are counted
 	// Shred is when the first seed was dropped that older pages of the file still hold; zero if there is none.

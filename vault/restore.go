@@ -57,7 +57,7 @@ func (v *Vault) Restore(backup string, identity secret.Secret, setup Setup) erro
 		if err := parkAll(in, fmt.Sprintf("restored from a backup of %s: look whether it is still wanted, then retry it", from)); err != nil {
 			return err
 		}
-		if err := errors.Join(dropApprovals(in), dropNotices(in)); err != nil {
+		if err := errors.Join(dropApprovals(in), dropNotices(in), dropPINs(in)); err != nil {
 			return err
 		}
 		return in(func(tx *Tx) error { return tx.Audit(act) })

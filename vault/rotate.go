@@ -175,6 +175,7 @@ func copyAll(old *Tx, in commit) error {
 		was := old.ledger.clone()
 		tx.ledger.Job, tx.ledger.Change, tx.ledger.Backup = was.Job, was.Change, was.Backup
 		tx.ledger.Approval, tx.ledger.Handover, tx.ledger.Notice = was.Approval, was.Handover, was.Notice
+		tx.ledger.Certificate = was.Certificate
 		tx.ledger.Trail, tx.ledger.Shred, tx.ledger.Destroyed, tx.ledger.Counts = was.Trail, was.Shred, was.Destroyed, was.Counts
 		return nil
 	})

@@ -45,6 +45,9 @@ func (tx *Tx) SetSeed(id device.TokenID, generation int, s secret.Secret) error 
 	if s.IsZero() {
 		return fmt.Errorf("cannot set a seed of %s: it is empty", id)
 	}
+	if id.PIV() {
+		return fmt.Errorf("cannot set a seed of %s: a PIV application has none", id)
+	}
 	key := seedKey(id, generation)
 	old, there, err := tx.unseal(bucketSeeds, key)
 	if err != nil {

@@ -172,9 +172,14 @@ func succeeds(t, old *Token) error {
 	return nil
 }
 
-// DeleteToken removes a token with its seeds and access code, for an enrollment that is undone. Its jobs and changes must
+// DeleteToken removes a token with its seeds, access code and PIV secrets, for an enrollment that is undone. Its jobs and changes must
 // go in the same transaction. A token that is not there is ErrNotFound.
 func (tx *Tx) DeleteToken(id device.TokenID) error {
+	return errors.Join(tx.remove(id), tx.ForgetPIV(id, 0))
+}
+
+// remove is DeleteToken that leaves what a card keeps of the desk.
+func (tx *Tx) remove(id device.TokenID) error {
 	t, err := tx.Token(id)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ type Tombstone struct {
 
 // Bury removes a token, with its seeds and all its changes but the cut-offs, and keeps a tombstone, whose Generation is
 // raised to the highest there ever was, and whose Time is set if it is zero. Its access code stays, for the device may still
-// be protected by it. Its job must go in the same transaction. A token that is not there is ErrNotFound.
+// be protected by it, and so do the PUK and the management key of its card. Its job must go in the same transaction. A token that is not there is ErrNotFound.
 func (tx *Tx) Bury(t Tombstone) error {
 	token, err := tx.Token(t.ID)
 	if err != nil {
@@ -35,7 +35,11 @@ func (tx *Tx) Bury(t Tombstone) error {
 	if err != nil {
 		return err
 	}
-	for _, g := range append(seeds, token.Generation) {
+	cards, err := tx.PIVGenerations(t.ID)
+	if err != nil {
+		return err
+	}
+	for _, g := range append(append(seeds, cards...), token.Generation) {
 		t.Generation = max(t.Generation, g)
 	}
 	changes, err := tx.ChangesOf(t.ID)
@@ -54,7 +58,7 @@ func (tx *Tx) Bury(t Tombstone) error {
 		return err
 	}
 	defer code.Wipe()
-	if err := tx.DeleteToken(t.ID); err != nil {
+	if err := errors.Join(tx.remove(t.ID), tx.forgetPINs(t.ID)); err != nil {
 		return err
 	}
 	if protected {

@@ -33,6 +33,9 @@ const (
 	bucketLeavers    = "leavers"    // whose tokens are to come back
 	bucketNotices    = "notices"    // mail that is not sent yet
 	bucketAttempts   = "attempts"   // what has failed in a row
+	bucketPIV        = "piv"        // secrets of PIV applications
+
+	bucketCertificates = "certificates" // of their keys
 
 	keyHeader = "header"
 	keyLedger = "ledger"
@@ -41,16 +44,17 @@ const (
 var buckets = []string{
 	bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox, bucketIndex, bucketAudit, bucketSeen, bucketBackup, bucketSystem,
 	bucketTombstones, bucketApprovals, bucketHandovers, bucketLeavers, bucketNotices, bucketAttempts,
+	bucketPIV, bucketCertificates,
 }
 
 // lateBuckets are missing in vaults that an earlier version has made: see upgrade.
 var lateBuckets = map[string]bool{
 	bucketTombstones: true, bucketApprovals: true, bucketHandovers: true, bucketLeavers: true, bucketNotices: true,
-	bucketAttempts: true,
+	bucketAttempts: true, bucketPIV: true, bucketCertificates: true,
 }
 
 // secretBuckets hold sealed values; index entries have none; all others are records.
-var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true}
+var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true, bucketPIV: true}
 
 var (
 	errTxDone   = errors.New("the transaction is over")

@@ -101,6 +101,8 @@ func custody(tx *vault.Tx, id, old device.TokenID) error {
 		tx.PutLeaver(vault.Leaver{User: "leaver of " + string(id), Deadline: time.Now().Add(time.Hour), Items: []vault.LeaverItem{{Token: id, State: vault.Open}}}),
 		tx.PutNotice(&vault.Notice{Kind: "reissued", User: "alice", Token: id}),
 		tx.PutAttempts(vault.TokenAttempts(id), vault.Attempts{Failures: 4, Last: time.Now()}),
+		putCard(tx, device.PIVToken(old.Device()), 1), tx.Bury(vault.Tombstone{ID: device.PIVToken(old.Device()), Officer: "olga"}),
+		tx.PutCertificate(&vault.Certificate{Token: device.PIVToken(old.Device()), Slot: "9a", DER: []byte("certificate of " + old), RevokeDue: time.Now()}),
 	)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -51,6 +52,9 @@ func circumstances(out screen, h api.Handover) (lines []string) {
 		lines = append(lines, out.paint(text.FgYellow, "it went on before the central service had confirmed that "+or(h.From, "whoever had it")+" is cut off"))
 	}
 	lines = append(lines, harmless(h.Proof.Text))
+	for _, c := range h.Revoke {
+		lines = append(lines, fmt.Sprintf("with it certificate number %s of %s was to be revoked", harmless(c.Serial), harmless(c.Issuer)))
+	}
 	if h.Reason != "" {
 		lines = append(lines, "reason: "+harmless(h.Reason))
 	}

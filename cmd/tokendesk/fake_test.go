@@ -34,10 +34,12 @@ func TestScreenScripts(t *testing.T) { playFake(t, "testdata/screens") }
 //
 //	fake DIR               a daemon that answers METHOD PATH with what is in DIR/METHOD/PATH.json; what it is asked is added to the
 //	                       file asked, with the secrets that came along. The second time, DIR/METHOD/PATH.2.json comes first.
-//	                       A file that begins with "!code" is an error; <now-3h> in it is a time; <hold> waits for a release
+//	                       A file that begins with "!code" is an error, one that begins with "secret:" a secret; <now-3h> in it is
+//	                       a time; <hold> waits for a release
 //	given FILE tokendesk … with FILE as standard input and no terminal; "! given" expects a failure
 //	dialog FILE tokendesk … at a terminal, in a dialog that FILE writes down: lines "see TEXT" wait for it, "type TEXT" types it
-//	                       with Enter, "press TEXT" without, "release" has the daemon answer
+//	                       with Enter, "press TEXT" without, "release" has the daemon answer, "protected TEXT" demands that the
+//	                       program has that in locked memory only
 //	trail KEY N M FILE     the entries N to M of a history, as a real vault exports them; see cmdTrail
 //	screen                 puts the last output, with all moments made equal, into the file screen
 func playFake(t *testing.T, dir string) {
@@ -137,6 +139,14 @@ func (f *fakeDesk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(e)
 		return
 	}
+	if plain, isSecret := bytes.CutPrefix(answer, []byte("secret:")); isSecret {
+		w.Header().Set("Content-Type", api.SecretType)
+		frame := make([]byte, api.AnswerSize)
+		if err := api.PutAnswer(frame, bytes.TrimSpace(plain)); err != nil {
+			panic(err) // the script is wrong
+		}
+		answer = frame
+	}
 	w.Write(answer)
 }
 
@@ -173,7 +183,7 @@ func (f *fakeDesk) record(r *http.Request) error {
 			return fmt.Errorf("%s: secrets come unasked", r.URL)
 		}
 		frame := make([]byte, api.FrameSize)
-		n := map[string]int{"unlock": 1, "change-pin": 2, "init": 2, "restore": 2, "move": 1}[filepath.Base(r.URL.Path)]
+		n := map[string]int{"unlock": 1, "change-pin": 2, "init": 2, "restore": 2, "move": 1, "csr": 1, "set": 1}[filepath.Base(r.URL.Path)]
 		found, err := api.ReadFrame(r.Body, frame, n)
 		if err != nil {
 			return err
@@ -224,7 +234,12 @@ func protected(r *http.Request, secrets []string) error {
 			patterns[fmt.Sprintf("secret %d of %s", i, r.URL)] = []byte(s)
 		}
 	}
-	hits, err := memscan.Scan(int(peer.Pid), patterns)
+	return exposed(int(peer.Pid), patterns)
+}
+
+// exposed says where a program has secrets that is neither locked memory nor kept out of dumps.
+func exposed(pid int, patterns map[string][]byte) error {
+	hits, err := memscan.Scan(pid, patterns)
 	if err != nil {
 		return err
 	}
@@ -234,7 +249,7 @@ func protected(r *http.Request, secrets []string) error {
 		}
 	}
 	for _, file := range []string{"cmdline", "environ"} {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", peer.Pid, file))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 		if err != nil {
 			return err
 		}

@@ -275,6 +275,7 @@ func acted(c *cli.Context, tokens []string, done api.Outcomes) error {
 		}
 		printStanding(out, done.Tokens[i])
 	}
+	printRevoke(out, done.Revoke)
 	if done.Text != "" {
 		out.say("%s", done.Text)
 	}

@@ -122,7 +122,7 @@ func printTokens(out screen, tokens []api.Token) {
 	}
 	var rows []row
 	for _, t := range tokens {
-		cells := []string{t.ID, out.status(t.Status), cut(ownerOf(t), ownerWidth), strconv.FormatUint(t.Counter, 10)}
+		cells := []string{t.ID, out.status(t.Status), cut(ownerOf(t), ownerWidth), counterCell(t)}
 		if out.width >= wide {
 			expires, words := "", ""
 			if t.Expires != nil {
@@ -136,6 +136,14 @@ func printTokens(out screen, tokens []api.Token) {
 		rows = append(rows, row{cells: append(cells, strings.Join(notes(out, t), ", "))})
 	}
 	out.table(append(headings, "NOTE"), rows)
+}
+
+// counterCell is empty for what has no counter.
+func counterCell(t api.Token) string {
+	if isPIV(t.ID) {
+		return ""
+	}
+	return strconv.FormatUint(t.Counter, 10)
 }
 
 func ownerOf(t api.Token) string {
@@ -174,8 +182,30 @@ func notes(out screen, t api.Token) []string {
 	if t.OutOfDate != "" {
 		n = append(n, out.paint(text.FgYellow, "out of date"))
 	}
+	n = append(n, certificateNotes(out, t.Certificates)...)
 	if t.Expires != nil && t.Status != "expired" && out.width < wide {
 		n = append(n, "until "+day(*t.Expires))
+	}
+	return n
+}
+
+// certificateNotes say when the first of a token's certificates is over, and that some are to be revoked.
+func certificateNotes(out screen, all []api.Certificate) (n []string) {
+	var first time.Time
+	due := 0
+	for _, c := range all {
+		switch {
+		case c.RevokeDue != nil && c.Revoked == nil:
+			due++
+		case c.Revoked == nil && !c.NotAfter.IsZero() && (first.IsZero() || c.NotAfter.Before(first)):
+			first = c.NotAfter
+		}
+	}
+	if due > 0 {
+		n = append(n, out.paint(text.FgRed, "revoke"))
+	}
+	if !first.IsZero() {
+		n = append(n, "certificate until "+validity(out, first))
 	}
 	return n
 }

@@ -1,6 +1,6 @@
 // Command tokendesk is the desk's command line. It shows what tokendeskd knows and asks it to act; it
-// opens neither keys nor the vault, and needs no cgo. Secrets pass through it only on the way to the daemon: PINs
-// and identities, read from a terminal or a file, in locked memory that is wiped.
+// opens neither keys nor the vault, and needs no cgo. Secrets pass through it in locked memory that is wiped: on the way to
+// the daemon, PINs and identities, read from a terminal or a file; on the way to its holder, a card's PIN.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon or one of another version, 4 no such token,
 // 5 refused, 6 trouble with the key, 7 not verified, 8 unfinished (resolve settles it), 9 vault locked or unusable.
@@ -80,7 +80,7 @@ func newApp() *cli.App {
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
 		Commands: slices.Concat(viewCommands(), centralCommands(), workCommands(), stockCommands(), renewCommands(), lifecycleCommands(),
-			[]*cli.Command{identifyCommand(), leaversCommand(), approvalsCommand()}, paperCommands(), vaultCommands(), auditCommands()),
+			[]*cli.Command{pivCommand(), identifyCommand(), leaversCommand(), approvalsCommand()}, paperCommands(), vaultCommands(), auditCommands()),
 		OnUsageError:   plainUsageError,
 		ExitErrHandler: func(*cli.Context, error) {},
 	}

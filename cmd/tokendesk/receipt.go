@@ -234,7 +234,7 @@ func receiptFields(s paper.Statement) (rows [][2]string) {
 	if s.Reason != "" {
 		add("Reason", "%s", s.Reason)
 	}
-	add("Proof", "%s", s.Proof.Words(s.Kind))
+	add("Proof", "%s", s.ProofWords())
 	if s.Offline {
 		add("Cut-off", "NOT CONFIRMED by the central service when this was done")
 	}

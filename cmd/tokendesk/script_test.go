@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -30,11 +31,12 @@ const patience = 20 * time.Second
 
 // TestScripts plays testdata/*.txtar, each with a world of its own. Beside testscript's commands they know:
 //
-//	world [passphrase] [novault] [alone] [pair] [roles] [policy] [desk] [mail] SERIAL…   start a desk with these emulated keys; alone: no
+//	world [cards] [passphrase] [novault] [alone] [pair] [roles] [policy] [desk] [mail] SERIAL…   start a desk with these emulated keys; alone: no
 //	                                         central service; pair: two servers; roles: the user games is an officer, news an
 //	                                         approver, mail an auditor; policy: a user's last token, and the compromise of more
 //	                                         than one token, take a second officer; desk: it has a name; mail: holders are told
-//	                                         by a mail server. $IDENTITY is the file of the recovery identity
+//	                                         by a mail server; cards: each key is in a card reader, too, $READER1, $READER2 …
+//	                                         $IDENTITY is the file of the recovery identity
 //	tokendesk ARG…                           as an officer types it; "! tokendesk" expects a failure
 //	as USER tokendesk ARG…                   as another user of the machine types it
 //	code N                                   the exit code of the last tokendesk or tokendeskd
@@ -70,8 +72,12 @@ const patience = 20 * time.Second
 //	inbox USER N                             wait until the user has got N mails, and print the last
 //	noticed STATE                            wait until a notice is in that state; $NOTICE is its number
 //	trail                                    see cmdTrail
+//	carded SERIAL, uncarded SERIAL           wait until the desk sees a key's smart card, or misses it
+//	pcscd stop|kill|start                    the daemon of the card readers
+//	pinletter NAME                           $NAME is the PIN in the letter that was just printed, $NAME_WRONG is none
+//	holding READER tokendesk …               while another program has the card
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
+	p := testscript.Params{
 		Dir:                "testdata",
 		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
@@ -131,7 +137,9 @@ func TestScripts(t *testing.T) {
 			"inbox":      cmdInbox,
 			"noticed":    cmdNoticed,
 		},
-	})
+	}
+	maps.Copy(p.Cmds, cardCommands)
+	testscript.Run(t, p)
 }
 
 type stageKey struct{}
@@ -151,6 +159,7 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 	backups := ts.MkAbs("backups")
 	ts.Check(os.Mkdir(backups, 0o700))
 	o := world.Options{Bin: bin, Config: fmt.Sprintf("\n[backup]\ndir = %q\n", backups)}
+	cards := false
 	for _, arg := range args {
 		switch arg {
 		case "passphrase":
@@ -165,6 +174,8 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 			o.Config += "\n[roles]\nofficers = \"games\"\napprovers = \"news\"\nauditors = \"mail\"\n"
 		case "mail":
 			o.Mail = true
+		case "cards":
+			cards = true
 		case "desk":
 			o.Config += "\n[desk]\nname = \"Example Org\"\nreturn_to = \"Example Org, Main Street 1, 12345 Exampletown\"\n"
 		case "policy":
@@ -172,6 +183,9 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 		default:
 			o.Keys = append(o.Keys, "serial="+arg)
 		}
+	}
+	if cards {
+		o.Cards = len(o.Keys)
 	}
 	w, err := world.Start(o)
 	ts.Check(err)
@@ -192,6 +206,7 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("WORLD", w.Dir)
 	ts.Setenv("CONFIG", w.Config)
 	ts.Setenv("IDENTITY", w.Identity)
+	readersEnv(ts, w.Readers)
 	awaitKeys(ts)
 }
 

@@ -133,7 +133,11 @@ func printToken(out screen, s shown) {
 		add("Next counter", nextCounter(out, t))
 		add("Seed", seed(t))
 	}
-	add("Last used", strings.Replace(lastUsed(t), "never", "never seen by the desk", 1))
+	if isPIV(t.ID) {
+		add("Certificates", strings.Join(certificatesOf(out, t), "\n"))
+	} else {
+		add("Last used", strings.Replace(lastUsed(t), "never", "never seen by the desk", 1))
+	}
 	add("Expires", expires(t))
 	add("Updated", moment(t.Updated))
 	add("Created", moment(t.Created))
@@ -141,7 +145,9 @@ func printToken(out screen, s shown) {
 	if s.There != nil {
 		add("Centrally", centrally(out, *s.There))
 	}
-	add("Outbox", pushes(out, t))
+	if !isPIV(t.ID) { // no central service is told of those
+		add("Outbox", pushes(out, t))
+	}
 	if t.Unfinished != "" {
 		add("Unfinished", out.paint(text.FgRed, t.Unfinished)+"; settle it: tokendesk resolve "+t.ID)
 	}

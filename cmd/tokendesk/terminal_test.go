@@ -74,7 +74,7 @@ func cmdDialog(ts *testscript.TestScript, neg bool, args []string) {
 	err = cmd.Start()
 	keyboard.Close()
 	ts.Check(err)
-	shown, err := converse(ts, screen, ts.ReadFile(args[0]))
+	shown, err := converse(ts, screen, ts.ReadFile(args[0]), cmd.Process.Pid)
 	fmt.Fprint(ts.Stdout(), shown)
 	if err != nil {
 		cmd.Process.Kill()
@@ -84,8 +84,8 @@ func cmdDialog(ts *testscript.TestScript, neg bool, args []string) {
 	ended(ts, neg, cmd, cmd.Wait())
 }
 
-// converse plays a dialog, and returns all that was on the screen.
-func converse(ts *testscript.TestScript, screen *os.File, dialog string) (string, error) {
+// converse plays a dialog with a process, and returns all that was on the screen.
+func converse(ts *testscript.TestScript, screen *os.File, dialog string, pid int) (string, error) {
 	var all bytes.Buffer
 	seen := 0 // up to here it was waited for
 	more := func() error {
@@ -112,6 +112,10 @@ func converse(ts *testscript.TestScript, screen *os.File, dialog string) (string
 			fmt.Fprintln(screen, words)
 		case "press":
 			fmt.Fprint(screen, strings.ReplaceAll(words, "^C", "\x03"))
+		case "protected":
+			if err := exposed(pid, map[string][]byte{"the secret": []byte(words)}); err != nil {
+				return all.String(), err
+			}
 		case "release":
 			ts.Value(fakeKey{}).(*fakeDesk).release <- struct{}{}
 		default:

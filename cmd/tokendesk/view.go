@@ -51,7 +51,7 @@ func devices(c *cli.Context) error {
 		rows = append(rows, row{cells: keyRow(out, k), below: remarks(out, k)})
 	}
 	if len(rows) > 0 {
-		out.table([]string{"DEVICE", "MODEL", "SLOT 1", "SLOT 2", "NOTE"}, rows)
+		out.table([]string{"DEVICE", "MODEL", "SLOT 1", "SLOT 2", "PIV", "NOTE"}, rows)
 	} else {
 		out.printf("No device is inserted.\n")
 	}
@@ -76,14 +76,14 @@ func watch(c *cli.Context, out screen) error {
 // printEvent prints a line whose columns do not depend on other lines: the next ones are not known yet.
 func printEvent(out screen, e api.KeyEvent) {
 	cells := keyRow(out, e.Key)
-	widths := []int{len("yk-4294967295"), 0, slotWidth, slotWidth, 0}
+	widths := []int{len("yk-4294967295"), 0, slotWidth, slotWidth, 0, 0}
 	if out.width >= wide {
 		widths[1] = len("YubiKey 5.10.10")
 	} else {
 		cells[1] = ""
 	}
 	if e.Event == "removed" {
-		cells[2], cells[3], cells[4] = "", "", ""
+		clear(cells[2:])
 	}
 	line := fmt.Sprintf("%s  %-7s", e.Time.Local().Format("15:04:05"), e.Event)
 	for i, cell := range cells {
@@ -108,6 +108,9 @@ func remarks(out screen, k api.Key) string {
 	case k.Problem != "":
 		lines = append(lines, out.paint(text.FgRed, k.Problem))
 	}
+	if k.Card != nil && k.Card.Problem != "" {
+		lines = append(lines, out.paint(text.FgRed, "its smart card: "+problem(harmless(k.Card.Problem), harmless(k.Card.Cure))))
+	}
 	if k.Unknown {
 		lines = append(lines, fmt.Sprintf("%s is unknown to this desk: tokendesk enroll --device %s makes a token of it", k.ID, k.ID))
 	}
@@ -115,6 +118,9 @@ func remarks(out screen, k api.Key) string {
 		if s.Due != "" {
 			lines = append(lines, s.Token+" "+s.Due)
 		}
+	}
+	if k.Card != nil && k.Card.PIV != nil && k.Card.PIV.Due != "" {
+		lines = append(lines, k.Card.PIV.Token+" "+k.Card.PIV.Due)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -129,15 +135,12 @@ func keyRow(out screen, k api.Key) []string {
 	if k.Firmware != "" {
 		model += " " + k.Firmware
 	}
-	cells := []string{name, model, "", ""}
+	cells := []string{name, model, "", "", cardCell(out, k.Card)}
 	for i, s := range k.Slots {
 		cell := "empty"
 		switch {
 		case s.Status != "":
-			cell = out.status(s.Status)
-			if s.Owner != "" {
-				cell += " " + cut(s.Owner, max(4, slotWidth-1-len(s.Status)))
-			}
+			cell = statusCell(out, s.Status, s.Owner)
 		case s.Configured:
 			cell = "in use"
 		}
@@ -151,6 +154,27 @@ func keyRow(out screen, k api.Key) []string {
 		notes = append(notes, "being identified")
 	}
 	return append(cells, strings.Join(notes, " "))
+}
+
+func statusCell(out screen, status, owner string) string {
+	cell := out.status(status)
+	if owner != "" {
+		cell += " " + cut(owner, max(4, slotWidth-1-len(status)))
+	}
+	return cell
+}
+
+// cardCell says how a key's PIV application is; nothing if the desk sees no smart card.
+func cardCell(out screen, card *api.Card) string {
+	switch {
+	case card == nil || card.PIV == nil && card.Problem == "":
+		return ""
+	case card.Problem != "":
+		return out.paint(text.FgRed, "?")
+	case card.PIV.Status != "":
+		return statusCell(out, card.PIV.Status, card.PIV.Owner)
+	}
+	return "present"
 }
 
 func doctor(c *cli.Context) error {
@@ -198,7 +222,7 @@ func tokenPath(c *cli.Context) (string, error) {
 }
 
 // tokenName is the name of a token; where it has no application, the device is one itself.
-var tokenName = regexp.MustCompile(`^(yk-[0-9]{1,10})/(otp[12])$|^(fob-[0-9a-z]{1,20}|(?:mail|phone)-[0-9]{1,10})$`)
+var tokenName = regexp.MustCompile(`^(yk-[0-9]{1,10})/(otp[12]|piv)$|^(fob-[0-9a-z]{1,20}|(?:mail|phone)-[0-9]{1,10})$`)
 
 func pathOf(token string) (string, error) {
 	m := tokenName.FindStringSubmatch(token)

@@ -205,22 +205,34 @@ func resolveAsked(c *cli.Context) (api.Resolve, error) {
 // work asks the daemon for something that takes a while, and shows it.
 func work(c *cli.Context, path string, in any) error {
 	out := output(c)
-	outcome, err := daemon(c).Work(c.Context, path, in, func(p api.Progress) {
+	outcome, err := follow(c, out, path, in)
+	if err != nil {
+		return err
+	}
+	return concluded(out, outcome)
+}
+
+// follow asks the daemon for something that takes a while, and shows how it goes.
+func follow(c *cli.Context, out screen, path string, in any) (api.Outcome, error) {
+	return daemon(c).Work(c.Context, path, in, func(p api.Progress) {
 		switch {
 		case out.json:
 			out.printJSON(api.Event{Progress: &p})
 		case p.Kind == "done":
 			out.done("%s", p.Text)
+		case p.Kind == "touch" && p.Slot == 0: // of a card, which shows no code
+			out.mark(text.FgCyan, "●", "%s", out.paint(text.Bold, p.Text))
 		case p.Kind == "touch":
 			out.mark(text.FgCyan, "●", "%s (code %d)", out.paint(text.Bold, p.Text), p.Codes+1)
 		default:
 			out.wait("%s", p.Text)
 		}
 	})
-	if err != nil {
-		return err
-	}
-	err = errors.Join(waits(outcome.Approval), stillOpen(outcome.Changes))
+}
+
+// concluded shows what work has come to.
+func concluded(out screen, outcome api.Outcome) error {
+	err := errors.Join(waits(outcome.Approval), stillOpen(outcome.Changes))
 	switch {
 	case out.json:
 		return errors.Join(out.printJSON(api.Event{Outcome: &outcome}), err)
@@ -256,6 +268,7 @@ func printOutcome(out screen, o api.Outcome) {
 	} else if o.Token != nil {
 		printStanding(out, *o.Token)
 	}
+	printRevoke(out, o.Revoke)
 }
 
 // printChanges tells what became of changes; named says of which token each is.
@@ -292,9 +305,18 @@ func printStanding(out screen, t api.Token) {
 	switch {
 	case t.Loss != nil:
 		out.say("%s is %s (%s), for good.", t.ID, out.status(t.Status), t.Loss.Kind)
+	case isPIV(t.ID):
+		out.say("%s is %s%s.", t.ID, out.status(t.Status), belonging(t))
 	case t.Owner == "":
 		out.say("%s is %s and is stock; its next counter is %d.", t.ID, out.status(t.Status), t.Counter)
 	default:
 		out.say("%s is %s and belongs to %s; its next counter is %d.", t.ID, out.status(t.Status), t.Owner, t.Counter)
 	}
+}
+
+func belonging(t api.Token) string {
+	if t.Owner == "" {
+		return " and is stock"
+	}
+	return " and belongs to " + t.Owner
 }

@@ -64,30 +64,6 @@ func slots() (all []device.PIVSlot) {
 	return all
 }
 
-// supports fails if the firmware cannot have such a key.
-func (c *Card) supports(spec device.PIVKeySpec) error {
-	var err error
-	switch spec.Algorithm {
-	case device.RSA3072, device.RSA4096, device.Ed25519, device.X25519:
-		err = c.needs("a key of "+string(spec.Algorithm), 5, 7, 0)
-	case device.ECCP384:
-		err = c.needs("a key of "+string(spec.Algorithm), 4, 0, 0)
-	case device.RSA2048:
-		// Keys of these can be factored (YSA-2017-01, "ROCA").
-		if c.needs("", 4, 2, 6) == nil {
-			err = c.needs("a key of RSA that is safe", 4, 3, 5)
-		}
-	}
-	switch {
-	case err != nil:
-	case spec.Touch == device.TouchCached:
-		err = c.needs("a touch that counts for a while", 4, 3, 0)
-	case spec.PIN != "" || spec.Touch != "":
-		err = c.needs("a policy of PIN and touch", 4, 0, 0)
-	}
-	return err
-}
-
 // Generate implements device.PIV. A policy that is empty is left to the card.
 func (c *Card) Generate(ctx context.Context, management secret.Secret, spec device.PIVKeySpec) (crypto.PublicKey, error) {
 	slot, err := slotOf(spec.Slot)
@@ -113,7 +89,7 @@ func (c *Card) Generate(ctx context.Context, management secret.Secret, spec devi
 		}
 		template = append(template, element(0xAB, policy)...)
 	}
-	if err := c.supports(spec); err != nil {
+	if err := spec.Supported(c.info.Firmware); err != nil {
 		return nil, err
 	}
 	if err := c.authenticate(ctx, management); err != nil {

@@ -115,8 +115,26 @@ type Key struct {
 	New      bool   `json:"new" doc:"Plugged in just now and still being identified"`
 	Unknown  bool   `json:"unknown,omitempty" doc:"The desk has no token of it, and never had"`
 	Slots    []Slot `json:"slots,omitempty"`
+	Card     *Card  `json:"card,omitempty" doc:"Its smart card; absent if none is seen"`
 	Problem  string `json:"problem,omitempty" doc:"Why the device cannot be used"`
 	Cure     string `json:"cure,omitempty" doc:"What to do about the problem, if that is known"`
+}
+
+// Card is the smart card of an inserted key.
+type Card struct {
+	Reader   string `json:"reader" example:"Yubico YubiKey OTP+FIDO+CCID 00 00"`
+	Emulated bool   `json:"emulated" doc:"Not a hardware token"`
+	PIV      *App   `json:"piv,omitempty" doc:"Absent if it has no PIV application, or does not say"`
+	Problem  string `json:"problem,omitempty" doc:"Why the card cannot be used"`
+	Cure     string `json:"cure,omitempty"`
+}
+
+// App is an application of an inserted key that is no slot.
+type App struct {
+	Token  string `json:"token" example:"yk-12345678/piv"`
+	Status string `json:"status,omitempty" doc:"Status in the inventory, absent if the desk did not provision it"`
+	Owner  string `json:"owner,omitempty"`
+	Due    string `json:"due,omitempty" doc:"What is to be done with it next, if anything"`
 }
 
 // Slot is one OTP slot of an inserted key.
@@ -179,8 +197,10 @@ type Token struct {
 	Wiped       *time.Time `json:"wiped,omitempty" doc:"When the compromised token was erased on its device"`
 	Actions     []string   `json:"actions" doc:"What the caller can do with it now"`
 
-	ReseedDue  bool   `json:"reseed_due,omitempty" doc:"It was freed while its device was not at hand: whoever had it may have its seed"`
-	Due        string `json:"due,omitempty" doc:"What is to be done with it next, if anything"`
+	ReseedDue    bool          `json:"reseed_due,omitempty" doc:"It was freed while its device was not at hand: whoever had it may have its seed"`
+	Due          string        `json:"due,omitempty" doc:"What is to be done with it next, if anything"`
+	Certificates []Certificate `json:"certificates,omitempty" doc:"Of a PIV application: those that are for its keys"`
+
 	Replaces   string `json:"replaces,omitempty" doc:"The token in whose place it came"`
 	ReplacedBy string `json:"replaced_by,omitempty" doc:"The token that came in its place"`
 }
@@ -196,6 +216,9 @@ type Outcome struct {
 	Token   *Token   `json:"token,omitempty"`
 	Changes []Change `json:"changes,omitempty" doc:"What became of the changes for the central service"`
 	Text    string   `json:"text,omitempty"`
+
+	Requests []PIVRequest  `json:"requests,omitempty" doc:"Certificate requests of the keys that were generated"`
+	Revoke   []Certificate `json:"revoke,omitempty" doc:"Certificates that are to be revoked at their issuers now"`
 
 	Approval *Approval `json:"approval,omitempty" doc:"Nothing was done: it waits for a second officer"`
 }

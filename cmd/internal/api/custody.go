@@ -21,7 +21,10 @@ type Handover struct {
 	Offline    bool      `json:"offline,omitempty" doc:"It went on before the central service had confirmed the cut-off"`
 	Emulated   bool      `json:"emulated,omitempty" doc:"Not a hardware token"`
 	Proof      Proof     `json:"proof"`
-	Act        uint64    `json:"act" doc:"Number of the entry of the audit trail about it"`
+
+	Revoke []Certificate `json:"revoke,omitempty" doc:"Certificates of who had the device before, to be revoked at their issuers"`
+
+	Act uint64 `json:"act" doc:"Number of the entry of the audit trail about it"`
 }
 
 // Proof is what was seen of a token's seed when it was given to somebody.

@@ -10,12 +10,19 @@ import (
 // JSON. The frame holds each secret with its length before it (2 bytes, big endian), in the operation's order, and zeroes.
 // So no secret is ever in a JSON value, in a string, or in a buffer that outlives the request, and none shows by its length.
 
-// SecretType is the content type of a request with a frame.
+//
+// An answer that is a secret has this body: a frame of none, and a frame of one. What stands at the beginning of an answer
+// goes through buffers of both servers and clients that outlive it: those are filled with zeroes by the time the secret comes.
+
+// SecretType is the content type of what has a frame.
 const SecretType = "application/x-tokendesk-secret"
 
 // FrameSize is the size of a frame, in bytes. It is at least that of the server's read buffer, so that a read of it
 // bypasses that.
 const FrameSize = 16 << 10
+
+// AnswerSize is the size of an answer that is a secret, in bytes.
+const AnswerSize = 2 * FrameSize
 
 // ErrFrame means that a frame is not what WriteFrame writes.
 var ErrFrame = errors.New("the secrets of the request are damaged")
@@ -57,4 +64,22 @@ func ReadFrame(r io.Reader, frame []byte, n int) (secrets [][]byte, err error) {
 		}
 	}
 	return secrets, nil
+}
+
+// PutAnswer puts a secret into a buffer of AnswerSize bytes.
+func PutAnswer(answer, secret []byte) error {
+	clear(answer[:FrameSize])
+	return PutFrame(answer[FrameSize:AnswerSize], secret)
+}
+
+// ReadAnswer fills answer from r and returns the secret in it, which is a part of answer.
+func ReadAnswer(r io.Reader, answer []byte) (secret []byte, err error) {
+	if _, err := ReadFrame(r, answer[:FrameSize], 0); err != nil {
+		return nil, err
+	}
+	secrets, err := ReadFrame(r, answer[FrameSize:AnswerSize], 1)
+	if err != nil {
+		return nil, err
+	}
+	return secrets[0], nil
 }

@@ -12,7 +12,7 @@ type Loss struct {
 
 // Order asks for one action on one or several tokens: all of them or none.
 type Order struct {
-	Tokens      []string   `json:"tokens" minItems:"1" maxItems:"1000" maxLength:"64" pattern:"^(yk-[0-9]{1,10}/otp[12]|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" example:"[\"yk-12345678/otp2\"]"`
+	Tokens      []string   `json:"tokens" minItems:"1" maxItems:"1000" maxLength:"64" pattern:"^(yk-[0-9]{1,10}/(otp[12]|piv)|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" example:"[\"yk-12345678/otp2\"]"`
 	User        string     `json:"user,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._@-]*$" doc:"assign: to whom"`
 	Loss        string     `json:"loss,omitempty" enum:"lost,stolen,damaged,destroyed,other" doc:"compromise: why; other takes a reason"`
 	Reason      string     `json:"reason,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line"`
@@ -47,6 +47,8 @@ type Outcomes struct {
 	Changes  []Change  `json:"changes" doc:"What became of the changes for the central service"`
 	Approval *Approval `json:"approval,omitempty" doc:"Nothing was done: it waits for a second officer"`
 	Text     string    `json:"text,omitempty"`
+
+	Revoke []Certificate `json:"revoke,omitempty" doc:"Certificates that are to be revoked at their issuers now"`
 }
 
 // OptionalReason says why an officer does something, where the rule may not want it.

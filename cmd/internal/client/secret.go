@@ -121,3 +121,27 @@ func (c secretConn) ReadFrom(r io.Reader) (n int64, err error) {
 		}
 	}
 }
+
+// TakeSecret posts to path, whose answer is one secret. It goes from the socket into locked memory.
+func (c *Client) TakeSecret(ctx context.Context, path string) (secret.Secret, error) {
+	body, err := c.do(ctx, http.MethodPost, path, nil)
+	if err != nil {
+		return secret.Secret{}, err
+	}
+	defer body.Close()
+	var taken secret.Secret
+	answer, err := secret.Make(api.AnswerSize, func(b []byte) error {
+		plain, err := api.ReadAnswer(body, b)
+		if err != nil {
+			return err
+		}
+		taken, err = secret.Make(len(plain), func(b []byte) error { copy(b, plain); return nil })
+		return err
+	})
+	answer.Wipe()
+	if err != nil {
+		taken.Wipe()
+		return secret.Secret{}, api.Errorf(api.Unreachable, "what tokendeskd was to tell did not arrive whole, and it is told once: look at what is so before going on")
+	}
+	return taken, nil
+}

@@ -167,3 +167,44 @@ func TestStream(t *testing.T) {
 	_, err = refused.Stream(t.Context(), "/v1/audit/export", nil)
 	fails(t, "stream", err, 9, "vault locked")
 }
+
+func TestASecretIsTaken(t *testing.T) {
+	secretsOf(t) // none is left at the end
+	for _, c := range []struct {
+		name   string
+		write  func(w http.ResponseWriter, answer []byte)
+		secret string
+		code   api.Code
+	}{
+		{"whole", func(w http.ResponseWriter, answer []byte) { w.Write(answer) }, "39571846", ""},
+		{"in pieces", func(w http.ResponseWriter, answer []byte) {
+			for len(answer) > 0 {
+				n := min(len(answer), 1000)
+				w.Write(answer[:n])
+				w.(http.Flusher).Flush()
+				answer = answer[n:]
+			}
+		}, "39571846", ""},
+		{"cut off", func(w http.ResponseWriter, answer []byte) { w.Write(answer[:api.FrameSize+5]) }, "", api.Unreachable},
+		{"damaged", func(w http.ResponseWriter, answer []byte) { answer[0] = 1; w.Write(answer) }, "", api.Unreachable},
+		{"refused", func(w http.ResponseWriter, _ []byte) {
+			w.WriteHeader(http.StatusConflict)
+			w.Write([]byte(`{"code":"refused","message":"it was taken"}`))
+		}, "", api.Refused},
+	} {
+		peer := peer(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set(api.VersionHeader, api.Version)
+			answer := make([]byte, api.AnswerSize)
+			if err := api.PutAnswer(answer, []byte("39571846")); err != nil {
+				t.Error(err)
+			}
+			c.write(w, answer)
+		})
+		got, err := peer.TakeSecret(t.Context(), "/v1/piv/yk-1/pin")
+		failed := (*api.Error)(nil)
+		if string(got.Reveal()) != c.secret || (c.code == "") != (err == nil) || c.code != "" && (!errors.As(err, &failed) || failed.Code != c.code) {
+			t.Errorf("%s: %d bytes, %v", c.name, got.Len(), err)
+		}
+		got.Wipe()
+	}
+}

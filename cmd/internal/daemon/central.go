@@ -156,7 +156,7 @@ func checkUser(ctx context.Context, desk *localapi.Desk, name string) (string, e
 			if err != nil {
 				return err
 			}
-			if !provision.TypeOf(t.ID).Sent { // which the service is not told of
+			if provision.TypeOf(t.ID).Told() {
 				owned = append(owned, t)
 			}
 		}

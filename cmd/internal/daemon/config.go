@@ -68,7 +68,10 @@ type APIConfig struct {
 type DevicesConfig struct {
 	USB           bool   `toml:"usb"`
 	Emulator      string `toml:"emulator"`       // the bus socket of tokenemu
-	AllowEmulated bool   `toml:"allow_emulated"` // allow emulated keys, from there or on USB, beside a vault sealed by a hardware TPM
+	AllowEmulated bool   `toml:"allow_emulated"` // allow emulated keys, from there, on USB or in a reader, beside a vault sealed by a hardware TPM
+	PCSC          bool   `toml:"pcsc"`           // look for smart cards by pcscd, for PIV
+	// EmulatedReaders are names of readers, or what they begin with, whose cards are no hardware tokens.
+	EmulatedReaders []string `toml:"emulated_readers"`
 }
 
 // RolesConfig says who may do what, by Unix groups. Root and the daemon's own user may do everything; where no group is named,

@@ -96,7 +96,17 @@ func plain(message string) string {
 
 // check says what is wrong with a configuration that is well written.
 func (c Config) check() []string {
-	return slices.Concat(c.Desk.check(), c.Vault.check(), c.Backup.check(), c.paths(), c.Central.check(), c.Notices.check(c.Central), c.Policy.check(), c.checkTypes(), c.checkTenants())
+	return slices.Concat(c.Desk.check(), c.Vault.check(), c.Backup.check(), c.paths(), c.Devices.check(), c.Central.check(), c.Notices.check(c.Central), c.Policy.check(), c.checkTypes(), c.checkTenants())
+}
+
+func (c DevicesConfig) check() (problems []string) {
+	if len(c.EmulatedReaders) > 0 && !c.PCSC {
+		problems = append(problems, "devices.emulated_readers without devices.pcsc = true: no reader is looked for")
+	}
+	if slices.Contains(c.EmulatedReaders, "") {
+		problems = append(problems, "devices.emulated_readers: an empty name would mean every reader")
+	}
+	return problems
 }
 
 func (p PolicyConfig) check() (problems []string) {

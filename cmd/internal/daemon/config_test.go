@@ -171,6 +171,8 @@ func TestConfigErrors(t *testing.T) {
 		{"api.socket = ''", "desk.toml: api.socket must not be empty"},
 		{"api.socket = 'desk.sock'", "desk.toml: api.socket needs an absolute path"},
 		{"devices.emulator = 'emu.sock'", "desk.toml: devices.emulator needs an absolute path"},
+		{"devices.emulated_readers = ['Virtual']", "desk.toml: devices.emulated_readers without devices.pcsc = true: no reader is looked for"},
+		{"[devices]\npcsc = true\nemulated_readers = ['']", "desk.toml: devices.emulated_readers: an empty name would mean every reader"},
 		{"api.socket = 'a'\nvault.path = 'b'", "desk.toml: vault.path needs an absolute path\ndesk.toml: api.socket needs an absolute path"},
 		{"[central.openldap]", "desk.toml: central.openldap.bind_dn is missing\n" +
 			"desk.toml: central.openldap.params is missing: name the oathHOTPParams entries for 6 and 8 digits\n" +
@@ -196,7 +198,7 @@ func TestConfigErrors(t *testing.T) {
 func TestConfigErrorsRepeatNoValue(t *testing.T) {
 	keys := []string{
 		"vault.path", "vault.seal", "vault.tpm", "vault.passphrase_file", "vault.key_file", "vault.shred_after", "backup.dir", "backup.every", "backup.keep", "audit.heads", "api.socket", "api.group", "roles.officers", "policy.approve_last_token", "policy.approve_compromise_over", "types", "types.yubikey-hotp", "types.yubikey-hotp.retired", "types.yubikey-hotp.name", "types.x.name", "devices.usb", "devices.emulator",
-		"devices.allow_emulated", "central.retry_min", "central.openldap.password_file", "central.openldap.password",
+		"devices.allow_emulated", "devices.pcsc", "devices.emulated_readers", "central.retry_min", "central.openldap.password_file", "central.openldap.password",
 		"central.openldap.params", "central.openldap.params.6", "central.openldap.timeout", "central.openldap.start_tls", "password",
 	}
 	values := []string{

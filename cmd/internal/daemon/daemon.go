@@ -63,7 +63,8 @@ func HardenProcess() error {
 
 // Run serves the desk until ctx ends.
 func (d *Daemon) Run(ctx context.Context) (err error) {
-	buses, err := d.Config.Devices.buses(d.Config.Vault.level(d.Log))
+	level := d.Config.Vault.level(d.Log)
+	buses, err := d.Config.Devices.buses(level)
 	if err != nil {
 		return err
 	}
@@ -83,6 +84,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return err
 	}
 	desk := d.assemble(buses, directory)
+	if cards, wanted := d.Config.Devices.cards(level); wanted {
+		desk.Keys.WatchCards(cards)
+		desk.Runner.OpenPIV = openPIV(desk)
+	}
 	d.tellHolders(desk, notices)
 	defer func() { err = errors.Join(err, desk.Keeper.Close()) }()
 	desk.Keeper.Opened = func() {

@@ -23,7 +23,7 @@ import (
 // doctor looks at everything the desk needs, and names what is broken with its cure.
 func (d *Daemon) doctor(desk *localapi.Desk) func(context.Context) []api.Finding {
 	return func(ctx context.Context) []api.Finding {
-		return slices.Concat(d.checkVault(desk), d.checkProcess(), d.checkBuses(desk), d.checkCentral(ctx, desk), d.checkNotices(ctx, desk), d.checkWork(desk))
+		return slices.Concat(d.checkVault(desk), d.checkProcess(), d.checkBuses(desk), d.checkCards(desk), d.checkCentral(ctx, desk), d.checkNotices(ctx, desk), d.checkWork(desk))
 	}
 }
 
@@ -113,10 +113,7 @@ func watched(bus string) api.Finding {
 
 // inserted looks at a key that was identified, without opening it.
 func inserted(k keys.Key) api.Finding {
-	name := string(k.ID)
-	if k.Info.Emulated {
-		name += " (EMULATED)"
-	}
+	name := name(k)
 	if k.Bus == (usbhid.Bus{}).Name() {
 		if err := (usbhid.Bus{}).Examine(k.Info); err != nil {
 			problem, cure := device.Cure(err)

@@ -21,7 +21,7 @@ import (
 )
 
 // limit ends a story that hangs.
-const limit = 2 * time.Minute
+const limit = 5 * time.Minute
 
 func main() {
 	bin := flag.String("bin", ".bin", "directory of tokendesk, tokendeskd and tokenemu")
@@ -59,7 +59,7 @@ func run(ctx context.Context, what, bin, as string) error {
 }
 
 func options(bin string) world.Options {
-	o := world.Options{Bin: bin, Backups: true, Pair: true, Keys: []string{
+	o := world.Options{Bin: bin, Backups: true, Pair: true, Cards: 1, Keys: []string{
 		fmt.Sprintf("serial=%s,fw=5.4.3", alicesKey), fmt.Sprintf("serial=%s,fw=5.2.7", spareKey),
 	}}
 	for i := range drawerKeys {
@@ -87,7 +87,7 @@ func play(ctx context.Context, o world.Options) (err error) {
 		}
 		fmt.Printf("\nAll of it is so. %.1f seconds.\n", time.Since(begin).Seconds())
 	}()
-	parts := "A software TPM, two OpenLDAP servers with the OTP overlay that replicate each other, two emulated YubiKeys and the desk are running."
+	parts := "A software TPM, two OpenLDAP servers with the OTP overlay that replicate each other, two emulated YubiKeys, one of them in a card reader as well, and the desk are running."
 	if o.Officer != nil {
 		parts = "Two emulated YubiKeys are on the kernel's USB; a TPM, two OpenLDAP servers and the desk, run without root, are at work."
 	}

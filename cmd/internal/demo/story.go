@@ -41,6 +41,7 @@ func (s *story) play(ctx context.Context) error {
 	var unused, fresh []string // codes of the old seed that nobody has used, and of the new one
 	var elsewhere string       // a code that was used at the second server
 	var oldSeed []byte         // as somebody would have it who copied alice's key in time
+	hers := &card{story: s}
 	for _, chapter := range []struct {
 		title string
 		tell  func() error
@@ -73,6 +74,10 @@ func (s *story) play(ctx context.Context) error {
 			}
 			return s.touchAndLogin(ctx, "alice", 1, true)
 		}},
+		{"The same key becomes her smart card: a key is made on it, and the card proves that", func() error { return hers.provision(ctx) }},
+		{"A certificate authority that is made on the spot certifies it", func() error { return hers.certify(ctx) }},
+		{"Other programs read the certificate", func() error { return hers.read(ctx) }},
+		{"She gets her PIN in a letter, and signs: no other PIN will do", func() error { return hers.sign(ctx) }},
 		{"She leaves: her key is reissued to bob", func() (err error) {
 			if unused, err = s.touch(ctx, 1); err != nil {
 				return err
@@ -102,6 +107,7 @@ func (s *story) play(ctx context.Context) error {
 			return s.login(ctx, "bob", next, false)
 		}},
 		{"The new one lets him in", func() error { return s.login(ctx, "bob", fresh[1], true) }},
+		{"The card was wiped as well, and her certificate is to be revoked", func() error { return hers.wiped(ctx) }},
 		{"He signs for it: the receipt proves itself without the desk, and with one letter changed it does not", func() error { return s.sign(ctx, token) }},
 		{"The vault is backed up, and its audit trail goes to an auditor", func() error { return s.keep(ctx) }},
 		{"The workstation dies: another TPM, an empty disk, the backup and the recovery identity", func() error { return s.recover(ctx, token) }},

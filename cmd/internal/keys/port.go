@@ -13,24 +13,33 @@ import (
 // afterwards bounds the look at a key after it was worked with.
 const afterwards = 2 * time.Second
 
-// port is a physical key and the goroutine that owns it.
+// port is a face of a physical key and the goroutine that owns it.
 type port struct {
 	registry *Registry
-	bus      device.Bus
+	opener   opener
 	pulled   func()
 	done     <-chan struct{}
 	requests chan request
+	plugged  time.Time
 
-	identified chan struct{} // closed once announced
-
-	key       Key  // guarded by the registry
+	key       Key  // guarded by the registry; what never changes of it is not
 	announced bool // guarded by the registry
 }
 
+// request is somebody's wish to work with one face.
 type request struct {
 	ctx    context.Context
-	fn     func(ctx context.Context, s *otpslot.Session, k Key) error
+	otp    func(ctx context.Context, s *otpslot.Session, k Key) error
+	piv    func(ctx context.Context, p device.PIV, k Key) error
 	result chan error
+}
+
+// opener opens one kind of face. What it learns of the key, its problem included, it writes into that.
+type opener interface {
+	// look finds out whose it is, in turn with other faces.
+	look(ctx context.Context, p *port, key *Key) error
+	// lend opens it for a request, whose turn it is.
+	lend(ctx context.Context, p *port, key *Key, req request) error
 }
 
 // own identifies the key and then serves requests until it is pulled. A key that could not be used is
@@ -38,14 +47,13 @@ type request struct {
 func (p *port) own(ctx context.Context) {
 	key := p.key
 	if key.Info.Problem != "" { // there is nothing to open
-		key.Problem, key.Cure = place(&key)+key.Info.Problem, key.Info.Cure
+		key.Problem, key.Cure = where(key)+": "+key.Info.Problem, key.Info.Cure
 		p.registry.update(p, key)
 		return
 	}
-	plugged := time.Now()
 	retry := keyRetryMin
 	for look := time.After(0); ; {
-		answer := func() {}
+		answer, final := func() {}, false
 		select {
 		case <-ctx.Done():
 			return
@@ -53,18 +61,19 @@ func (p *port) own(ctx context.Context) {
 			err := p.serve(ctx, &key, req)
 			answer = func() { req.result <- err }
 		case <-look:
-			// Its error is in key.Problem.
-			_ = p.open(ctx, &key, func(context.Context, *otpslot.Session) error { return nil })
+			final = hopeless(p.opener.look(ctx, p, &key))
 		}
 		look = nil
 		if key.ID == "" || key.Problem != "" {
-			look = time.After(retry)
+			if !final {
+				look = time.After(retry)
+			}
 			retry = min(2*retry, keyRetryMax)
 		} else {
 			retry = keyRetryMin
 		}
-		if key.ID == "" && key.Problem == "" && time.Since(plugged) > newPatience { // the bus shows it and cannot open it
-			key.Problem, key.Cure = place(&key)+"it cannot be opened", "pull it and insert it again"
+		if key.ID == "" && key.Problem == "" && time.Since(p.plugged) > newPatience { // the bus shows it and cannot open it
+			key.Problem, key.Cure = where(key)+": it cannot be opened", "pull it and insert it again"
 		}
 		if ctx.Err() == nil && (key.ID != "" || key.Problem != "") {
 			p.registry.update(p, key)
@@ -77,18 +86,45 @@ func (p *port) serve(ctx context.Context, key *Key, req request) error {
 	both, cancel := context.WithCancelCause(req.ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-	err := p.open(both, key, func(ctx context.Context, s *otpslot.Session) error {
-		return req.fn(ctx, s, *key)
-	})
+	over, err := p.registry.turn(both, p)
+	if err != nil {
+		if errors.Is(context.Cause(both), device.ErrGone) {
+			return fmt.Errorf("%s: %w", key.ID, device.ErrGone)
+		}
+		return inUse(key.ID, both)
+	}
+	defer over()
+	err = p.opener.lend(both, p, key, req)
 	if err != nil && errors.Is(context.Cause(both), device.ErrGone) && !errors.Is(err, device.ErrGone) {
 		err = fmt.Errorf("%s: %w", key.ID, device.ErrGone)
 	}
 	return err
 }
 
+// otp opens OTP applications.
+type otp struct {
+	registry *Registry
+	bus      device.Bus
+}
+
+func (o otp) look(ctx context.Context, p *port, key *Key) error {
+	over, err := p.registry.turn(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer over()
+	return o.open(ctx, p, key, func(context.Context, *otpslot.Session) error { return nil })
+}
+
+func (o otp) lend(ctx context.Context, p *port, key *Key, req request) error {
+	return o.open(ctx, p, key, func(ctx context.Context, s *otpslot.Session) error {
+		return req.otp(ctx, s, p.registry.lent(p, *key))
+	})
+}
+
 // open opens the key, makes sure who it is, lets fn work, and looks at the slots afterwards.
-func (p *port) open(ctx context.Context, key *Key, fn func(context.Context, *otpslot.Session) error) error {
-	report, err := p.bus.Open(ctx, key.Info.Path)
+func (o otp) open(ctx context.Context, p *port, key *Key, fn func(context.Context, *otpslot.Session) error) error {
+	report, err := o.bus.Open(ctx, key.Info.Path)
 	if err != nil {
 		note(ctx, key, err)
 		return err
@@ -120,11 +156,8 @@ func note(ctx context.Context, key *Key, err error) {
 		return
 	}
 	key.Problem, key.Cure = device.Cure(err)
-	key.Problem = place(key) + key.Problem
+	key.Problem = where(*key) + ": " + key.Problem
 }
-
-// place begins a sentence about a key that may have no name.
-func place(key *Key) string { return fmt.Sprintf("%s port %s: ", key.Bus, key.Info.Port) }
 
 func identify(ctx context.Context, s *otpslot.Session, key *Key) error {
 	status, err := s.Status(ctx)

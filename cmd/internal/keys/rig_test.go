@@ -43,6 +43,17 @@ func newBench(t testing.TB) *bench {
 // newBenchOn starts a registry on what is made of the emulator's bus.
 func newBenchOn(t testing.TB, of func(device.Bus) device.Bus) *bench {
 	t.Helper()
+	return newBenchWith(t, of, keys.Cards{})
+}
+
+// newCardBench starts a registry that looks for cards as well.
+func newCardBench(t testing.TB, c keys.Cards) *bench {
+	t.Helper()
+	return newBenchWith(t, func(b device.Bus) device.Bus { return b }, c)
+}
+
+func newBenchWith(t testing.TB, of func(device.Bus) device.Bus, c keys.Cards) *bench {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "td")
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +61,10 @@ func newBenchOn(t testing.TB, of func(device.Bus) device.Bus) *bench {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b := &bench{t: t, socket: filepath.Join(dir, "emu.sock"), news: make(chan string, 100)}
 	b.Registry = keys.New(slog.New(headlines{b.news}), of(bussocket.New(b.socket)))
+	if c.Bus != nil {
+		awaitEmpty(t)
+		b.WatchCards(c)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); b.Run(ctx) }()

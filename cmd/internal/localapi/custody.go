@@ -37,10 +37,14 @@ func (d *Desk) handovers(_ context.Context, q *handoversQuery) (api.Handovers, e
 
 func handoverOf(h vault.Handover) api.Handover {
 	p := h.Proof
+	var revoke []api.Certificate
+	for _, r := range h.Revoke {
+		revoke = append(revoke, api.Certificate{Token: string(r.Token), Slot: r.Slot, Subject: r.Subject, Issuer: r.Issuer, Serial: r.Serial, SHA256: r.SHA256})
+	}
 	return api.Handover{
 		ID: h.ID, Kind: string(h.Kind), Token: string(h.Token), Serial: uint32(h.Serial), Generation: h.Generation, From: h.From, To: h.To,
 		Old: string(h.Old), OldStatus: string(h.OldStatus), OldSerial: uint32(h.OldSerial), Officer: h.Officer.Name, UID: h.Officer.UID,
-		Time: h.Time, Reason: h.Reason, Offline: h.Offline, Emulated: h.Emulated, Act: h.Act,
+		Time: h.Time, Reason: h.Reason, Offline: h.Offline, Emulated: h.Emulated, Act: h.Act, Revoke: revoke,
 		Proof: api.Proof{
 			Codes: p.Codes, Generation: p.Generation, Counter: p.Counter, OldGeneration: p.OldGeneration, OldFrom: p.OldFrom,
 			OldWindow: p.OldWindow, Typed: p.Typed, Text: inWords(p),

@@ -30,12 +30,12 @@ func slotOf(configured bool) slotState {
 
 // recognize joins what a key says of one slot with what the inventory knows of it, and says what is due. Known says that the
 // desk has such a token, or had.
-func (d *Desk) recognize(ctx context.Context, tx *vault.Tx, id device.TokenID, configured bool) (slot api.Slot, known bool, err error) {
-	slot = api.Slot{Token: string(id), Configured: configured}
+func (d *Desk) recognize(ctx context.Context, tx *vault.Tx, id device.TokenID, state slotState) (slot api.Slot, known bool, err error) {
+	slot = api.Slot{Token: string(id), Configured: state == slotFilled}
 	t, err := tx.Token(id)
 	if errors.Is(err, vault.ErrNotFound) {
 		stone, was, err := tx.Tombstone(id)
-		if was && stone.Officer != "" && configured && sees(ctx, stone.Tenant) {
+		if was && stone.Officer != "" && state == slotFilled && sees(ctx, stone.Tenant) {
 			slot.Due = fmt.Sprintf("was deleted on %s, and holds something still: to use the slot again, tokendesk enroll --overwrite", stone.Time.Local().Format("2006-01-02"))
 		}
 		return slot, was, err
@@ -54,7 +54,7 @@ func (d *Desk) recognize(ctx context.Context, tx *vault.Tx, id device.TokenID, c
 	case unfinished:
 		slot.Due = fmt.Sprintf("%s: tokendesk resolve %s", provision.Waiting(job), id)
 	default:
-		slot.Due, err = d.due(tx, t, slotOf(configured))
+		slot.Due, err = d.due(tx, t, state)
 	}
 	return slot, true, err
 }
@@ -79,6 +79,9 @@ func (d *Desk) due(tx *vault.Tx, t vault.Token, slot slotState) (string, error) 
 		return "is to be resynced before use: tokendesk resync --capture " + string(t.ID), nil
 	case slot == slotEmpty && t.Status != vault.Pending:
 		return fmt.Sprintf("is in the inventory, and its slot is empty: somebody else has erased it; tokendesk reseed %s, or tokendesk delete %s", t.ID, t.ID), nil
+	}
+	if t.ID.PIV() {
+		return d.dueOnCard(tx, t)
 	}
 	return "", nil
 }

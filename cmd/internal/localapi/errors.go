@@ -46,6 +46,7 @@ func (d *Desk) classified(err error) *api.Error {
 		approval   *syncer.ApprovalError
 		waiting    *provision.ApprovalError
 		slow       *syncer.SlowDownError
+		pin        *device.PINError
 		code       api.Code
 	)
 	is := func(targets ...error) bool {
@@ -66,10 +67,10 @@ func (d *Desk) classified(err error) *api.Error {
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
 	case errors.As(err, &miss):
 		return missed(miss)
-	case is(provision.ErrMismatch, device.ErrNoTouch):
+	case is(provision.ErrMismatch, device.ErrNoTouch, device.ErrAttestation), errors.As(err, &pin) && pin.Retries > 0:
 		code = api.NotVerified
-	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins),
-		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt):
+	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins), pin != nil, errors.Is(err, errNoPIV),
+		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt, device.ErrMute, device.ErrManagementKey, provision.ErrNoCard):
 		code = api.Device
 	default:
 		return nil

@@ -25,9 +25,17 @@ const bodyPatience = 10 * time.Second
 // secretly registers an operation whose requests carry secrets in a frame, and then JSON. The router never sees such a body:
 // it would keep it in buffers that outlive the request. Where no secret is to be given, plain JSON will do.
 func secretly[In, Out any](a huma.API, d *Desk, who access, path, id, summary string, names []string, fn func(context.Context, In, []secret.Secret) (Out, error)) {
-	op := d.guarded(operation(http.MethodPost, path, id, summary), who)
+	framed(a, d, who, operation(http.MethodPost, path, id, summary), names, func(huma.Context) *nothing { return nil },
+		func(ctx context.Context, _ *nothing, in In, secrets []secret.Secret) (Out, error) {
+			return fn(ctx, in, secrets)
+		})
+}
+
+// framed is secretly for an operation that is about what at finds in the path.
+func framed[At, In, Out any](a huma.API, d *Desk, who access, op huma.Operation, names []string, at func(huma.Context) At, fn func(context.Context, At, In, []secret.Secret) (Out, error)) {
+	op = d.guarded(op, who)
 	registry := a.OpenAPI().Components.Schemas
-	schema := registry.Schema(reflect.TypeFor[In](), true, id)
+	schema := registry.Schema(reflect.TypeFor[In](), true, op.OperationID)
 	media := &huma.MediaType{Schema: schema}
 	op.RequestBody = &huma.RequestBody{
 		Description: "As " + api.SecretType + ", a frame of 16384 bytes stands before the JSON that is described here: each secret after its length (2 bytes, big endian), " +
@@ -41,8 +49,16 @@ func secretly[In, Out any](a huma.API, d *Desk, who access, path, id, summary st
 	a.OpenAPI().AddOperation(&op)
 	a.Adapter().Handle(&op, op.Middlewares.Handler(func(hc huma.Context) {
 		r, w := humago.Unwrap(hc)
-		out, err := answerSecretly(w, r, len(names), func(in io.Reader) (In, error) { return parse[In](registry, schema, in) }, fn)
-		if failed := d.conclude(r.Context(), op, nil, err); failed != nil {
+		about := at(hc)
+		var out Out
+		err := d.within(r.Context(), who, about)
+		if err == nil {
+			out, err = answerSecretly(w, r, len(names), func(in io.Reader) (In, error) { return parse[In](registry, schema, in) },
+				func(ctx context.Context, in In, secrets []secret.Secret) (Out, error) {
+					return fn(ctx, about, in, secrets)
+				})
+		}
+		if failed := d.conclude(r.Context(), op, about, err); failed != nil {
 			writeError(w, failed)
 			return
 		}

@@ -140,12 +140,12 @@ func (d *desk) aliveAndDiscreet(secret string) {
 // sane are paths that lead to the operation: with the enrolled token and with one that nobody knows.
 func (d *desk) sane(path string) []string {
 	token := string(device.SlotToken(device.YubiKeyID(keySerial), 2))
-	path = strings.NewReplacer("{seq}", "1", "{id}", "1", "{action}", "assign", "{user}", "carol", "{report}", "stock").Replace(path)
-	known := strings.ReplaceAll(path, "{device}/{application}", token)
+	path = strings.NewReplacer("{seq}", "1", "{id}", "1", "{action}", "assign", "{user}", "carol", "{report}", "stock", "{sha256}", strings.Repeat("0", 64)).Replace(path)
+	known := strings.NewReplacer("{device}/{application}", token, "{device}", string(device.YubiKeyID(keySerial))).Replace(path)
 	if known == path {
 		return []string{path}
 	}
-	return []string{known, strings.ReplaceAll(path, "{device}/{application}", "yk-99999999/otp1")}
+	return []string{known, strings.NewReplacer("{device}/{application}", "yk-99999999/otp1", "{device}", "yk-99999999").Replace(path)}
 }
 
 // paths are those of one operation with hostile values in its path and its query.

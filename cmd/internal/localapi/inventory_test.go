@@ -93,7 +93,7 @@ func TestTypes(t *testing.T) {
 	d.enroll()
 	var all api.Types
 	d.get("/v1/types", &all)
-	if len(all.Types) != 4 || all.Types[0].Code != "yubikey-hotp" || all.Types[0].Name == "" || all.Types[0].Retired || !all.Types[0].Offered || all.Types[2].Offered || !slices.Contains(all.Types[0].Actions, "resync") {
+	if len(all.Types) != 5 || all.Types[0].Code != "yubikey-hotp" || all.Types[0].Name == "" || all.Types[0].Retired || !all.Types[0].Offered || all.Types[2].Offered || !slices.Contains(all.Types[0].Actions, "resync") {
 		t.Errorf("the types: %+v", all)
 	}
 	var shown api.Token

@@ -131,6 +131,15 @@ var promised = map[string]string{
 	"POST /v1/tokens/{device}/{application}/resolve":  "application/x-ndjson",
 	"POST /v1/tokens/{device}/{application}/test":     "application/x-ndjson",
 	"POST /v1/tokens/{device}/{application}/resync":   "application/x-ndjson",
+	"GET /v1/piv/{device}":                            "application/json",
+	"POST /v1/piv/{device}/provision":                 "application/x-ndjson",
+	"POST /v1/piv/{device}/csr":                       "application/json",
+	"POST /v1/piv/{device}/certificate":               "application/json",
+	"POST /v1/piv/{device}/unblock":                   "application/x-ndjson",
+	"POST /v1/piv/{device}/pin":                       api.SecretType,
+	"POST /v1/piv/{device}/pin/set":                   "application/json",
+	"GET /v1/piv/revocations":                         "application/json",
+	"POST /v1/piv/revocations/{sha256}/done":          "application/json",
 }
 
 func TestOpenAPIDescribesTheAPI(t *testing.T) {
@@ -166,7 +175,7 @@ func TestOpenAPIDescribesTheAPI(t *testing.T) {
 					inPath = append(inPath, "{"+p.Name+"}")
 				}
 			}
-			if want := regexp.MustCompile(`\{[a-z]+\}`).FindAllString(path, -1); !slices.Equal(inPath, want) {
+			if want := regexp.MustCompile(`\{[a-z0-9]+\}`).FindAllString(path, -1); !slices.Equal(inPath, want) {
 				t.Errorf("%s describes the path parameters %v, not %v", name, inPath, want)
 			}
 		}
@@ -176,7 +185,7 @@ func TestOpenAPIDescribesTheAPI(t *testing.T) {
 			t.Errorf("%s is described as %q, not %q", name, described[name], kind)
 		}
 	}
-	for _, path := range []string{"/v1/vault/init", "/v1/vault/unlock", "/v1/vault/change-pin", "/v1/vault/restore", "/v1/vault/move"} {
+	for _, path := range []string{"/v1/vault/init", "/v1/vault/unlock", "/v1/vault/change-pin", "/v1/vault/restore", "/v1/vault/move", "/v1/piv/{device}/csr", "/v1/piv/{device}/pin/set"} {
 		body := doc.Paths[path]["post"].RequestBody
 		if body.Content[api.SecretType].Schema == nil || !strings.Contains(body.Description, "PIN") {
 			t.Errorf("%s does not describe its frame: %+v", path, body)

@@ -73,12 +73,20 @@ func (d *Desk) order(ctx context.Context, in *orderBody) (api.Outcomes, error) {
 	if err != nil {
 		return api.Outcomes{}, err
 	}
+	due, err := d.dueBefore(o.Tokens...)
+	if err != nil {
+		return api.Outcomes{}, err
+	}
 	tokens, changes, err := d.Runner.Do(ctx, officer(ctx), o)
 	if waiting := (*provision.ApprovalError)(nil); errors.As(err, &waiting) {
 		a := approvalOf(waiting.Approval)
 		return api.Outcomes{Tokens: []api.Token{}, Changes: []api.Change{}, Approval: &a, Text: waiting.Error()}, nil
 	}
-	return d.outcomes(ctx, tokens, changes, err)
+	out, err := d.outcomes(ctx, tokens, changes, err)
+	if err == nil {
+		out.Revoke, err = d.dueSince(due, o.Tokens...)
+	}
+	return out, err
 }
 
 // rolesFor are the roles of which an action takes one, as the table says. None: only the desk does it, and that is refused in

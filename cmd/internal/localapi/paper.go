@@ -102,6 +102,9 @@ func (d *Desk) receiptOf(tx *vault.Tx, h vault.Handover) (api.Document, error) {
 		},
 		Desk: d.Imprint, Type: d.naming(provision.TypeOf(h.Token).Code).Name, Central: h.Token.Central(), CutOff: d.cutOff(h), Head: head, Printed: time.Now(),
 	}
+	for _, c := range h.Revoke {
+		r.Revoke = append(r.Revoke, paper.Certificate{Serial: c.Serial, Subject: c.Subject, Issuer: c.Issuer})
+	}
 	switch t, err := tx.Token(h.Token); {
 	case err == nil && t.Firmware != (device.Version{}):
 		r.Firmware = t.Firmware.String()

@@ -53,6 +53,9 @@ func actionOf(op huma.Operation, in any) string {
 	if verb, ok := strings.CutPrefix(op.OperationID, "vault-"); ok {
 		return "vault " + verb
 	}
+	if verb, ok := strings.CutPrefix(op.OperationID, "piv-"); ok {
+		return "piv " + verb
+	}
 	return op.OperationID
 }
 

@@ -29,8 +29,16 @@ func (d *Desk) reissue(ctx context.Context, in *onToken[api.Reissue], tell provi
 			return api.Outcome{}, err
 		}
 	}
+	due, err := d.dueBefore(o.Token)
+	if err != nil {
+		return api.Outcome{}, err
+	}
 	changes, err := d.Runner.Reissue(ctx, officer(ctx), o, tell)
-	return d.waiting(ctx, id, changes, err)
+	out, err := d.waiting(ctx, id, changes, err)
+	if err != nil {
+		return out, err
+	}
+	return d.toRevoke(out, o.Token, due)
 }
 
 // current refuses a token that is not in the inventory yet, and of a type that is retired.
@@ -90,16 +98,29 @@ func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provi
 	if err != nil {
 		return api.Outcome{}, err
 	}
+	due, err := d.dueBefore(id)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	out, err := d.resolved(ctx, id, in.Body, tell)
+	if err != nil {
+		return out, err
+	}
+	return d.toRevoke(out, id, due)
+}
+
+// resolved settles interrupted work as its caller says.
+func (d *Desk) resolved(ctx context.Context, id device.TokenID, in api.Resolve, tell provision.Tell) (api.Outcome, error) {
 	switch by := officer(ctx); {
-	case in.Body.Undo && (in.Body.ContinueOffline || len(in.Body.Codes) > 0) || in.Body.ContinueOffline && len(in.Body.Codes) > 0:
+	case in.Undo && (in.ContinueOffline || len(in.Codes) > 0) || in.ContinueOffline && len(in.Codes) > 0:
 		return api.Outcome{}, api.Errorf(api.Invalid, "work is either given up, or goes on with codes, or goes on before a cut-off is confirmed")
-	case in.Body.Undo:
+	case in.Undo:
 		return api.Outcome{Text: "undone"}, d.Runner.Undo(ctx, by, id, tell)
-	case in.Body.ContinueOffline:
-		changes, err := d.Runner.ResolveOffline(ctx, by, id, in.Body.Reason, tell)
+	case in.ContinueOffline:
+		changes, err := d.Runner.ResolveOffline(ctx, by, id, in.Reason, tell)
 		return d.waiting(ctx, id, changes, err)
 	default:
-		changes, err := d.Runner.Resolve(ctx, by, id, in.Body.Codes, tell)
+		changes, err := d.Runner.Resolve(ctx, by, id, in.Codes, tell)
 		return d.waiting(ctx, id, changes, err)
 	}
 }

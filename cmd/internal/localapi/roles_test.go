@@ -76,6 +76,10 @@ func TestRoles(t *testing.T) {
 	people := map[string]account{"officer": theOfficer, "approver": theApprover, "auditor": theAuditor, "administrator": theAdministrator}
 	groups := map[string]string{"officer": "games", "approver": "man", "auditor": "lp", "administrator": "mail"}
 	takes := map[string]string{}
+	desks := map[string]*desk{} // one each: the daemon takes so many connections at a time
+	for role, who := range people {
+		desks[role] = d.by(who)
+	}
 	for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
 		for method, a := range doc.Paths[path] {
 			method = strings.ToUpper(method)
@@ -89,7 +93,7 @@ func TestRoles(t *testing.T) {
 				if a.RequestBody != nil {
 					header.Set("Content-Type", "application/json")
 				}
-				got := d.by(people[role]).ask(method, d.sane(path)[len(d.sane(path))-1], header, doc.body(a))
+				got := desks[role].ask(method, d.sane(path)[len(d.sane(path))-1], header, doc.body(a))
 				if slices.Contains(a.Roles, role) {
 					if got.status == http.StatusForbidden {
 						t.Errorf("%s %s as %s: %s", method, path, role, got.text())

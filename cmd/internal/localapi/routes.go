@@ -17,7 +17,7 @@ const maxBody = 64 << 10
 // TokenPath (exported, or the router would not fill it when embedded) is in the path of every operation on one token.
 type TokenPath struct {
 	Device      string `path:"device" pattern:"^(yk-[0-9]{1,10}|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" doc:"Device name" example:"yk-12345678"`
-	Application string `path:"application" enum:"otp1,otp2,token" doc:"Application on the device; token: the device is one itself"`
+	Application string `path:"application" enum:"otp1,otp2,piv,token" doc:"Application on the device; token: the device is one itself"`
 }
 
 type (
@@ -112,6 +112,7 @@ func (d *Desk) routes() http.Handler {
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
 	d.routeResyncBatch(a, officers.inTenants())
+	d.routePIV(a)
 	capture(a, d, officers.inTenants(), "/v1/resync/capture", "resync-capture", "Find the counters of all inserted keys from codes that they type", d.resyncTray)
 	capture(a, d, officers.inTenants(), "/v1/identify/capture", "identify-capture", "Say whose the inserted key is that types codes", d.identifyKey)
 	post(a, d, officers.inTenants(), "/v1/captures/{capture}/end", "capture-end", "End a capture of one's own; what was done is kept, and answered there", d.endCapture)

@@ -123,24 +123,40 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 	}
 	if m, ok := device.FindModel(k.Info.Vendor, k.Info.Product); ok {
 		out.Model = m.Name
+	} else if !k.OTP() && k.ID != "" {
+		out.Model = "YubiKey"
+	}
+	if c := k.Card; c.Bus != "" {
+		out.Card = &api.Card{Reader: c.Reader, Emulated: c.Emulated, Problem: c.Problem, Cure: c.Cure}
 	}
 	if k.ID == "" {
 		return out, nil
 	}
 	out.Firmware = k.Firmware.String()
 	for slot, configured := range k.Configured {
-		out.Slots = append(out.Slots, api.Slot{Token: string(device.SlotToken(k.ID, slot+1)), Configured: configured})
+		if k.OTP() {
+			out.Slots = append(out.Slots, api.Slot{Token: string(device.SlotToken(k.ID, slot+1)), Configured: configured})
+		}
+	}
+	if out.Card != nil && k.Card.PIV {
+		out.Card.PIV = &api.App{Token: string(device.PIVToken(k.ID))}
 	}
 	err = d.Vault.View(func(tx *vault.Tx) error {
 		out.Unknown = true
 		for i, s := range out.Slots {
-			slot, known, err := d.recognize(ctx, tx, device.TokenID(s.Token), s.Configured)
+			slot, known, err := d.recognize(ctx, tx, device.TokenID(s.Token), slotOf(s.Configured))
 			if err != nil {
 				return err
 			}
 			out.Slots[i], out.Unknown = slot, out.Unknown && !known
 		}
-		return nil
+		if out.Card == nil || out.Card.PIV == nil {
+			return nil
+		}
+		app, known, err := d.recognize(ctx, tx, device.PIVToken(k.ID), slotUnseen)
+		*out.Card.PIV = api.App{Token: app.Token, Status: app.Status, Owner: app.Owner, Due: app.Due}
+		out.Unknown = out.Unknown && !known
+		return err
 	})
 	if state := (*vault.StateError)(nil); errors.As(err, &state) {
 		err = nil // the key is there all the same
@@ -207,6 +223,11 @@ func (d *Desk) tokenOf(ctx context.Context, tx *vault.Tx, t vault.Token) (api.To
 	}
 	if t.Loss != (vault.Loss{}) {
 		out.Loss = &api.Loss{Kind: string(t.Loss.Kind), Words: t.Loss.Words, Time: t.Loss.Time, Owner: t.Loss.Owner}
+	}
+	if t.ID.PIV() {
+		if out.Certificates, err = certificatesFor(tx, t); err != nil {
+			return out, err
+		}
 	}
 	job, found, err := tx.JobFor(t.ID)
 	if found {

@@ -26,6 +26,7 @@ type Naming struct {
 var names = map[string]Naming{
 	provision.TypeYubiKey: {Name: "YubiKey (HOTP)", Description: "A YubiKey that types a one-time password when it is touched"},
 	provision.TypeFob:     {Name: "Fob (HOTP)", Description: "A fob that shows a one-time password, and has come with its seed"},
+	provision.TypePIV:     {Name: "YubiKey (PIV)", Description: "Keys on a YubiKey's smart card that log in by certificates"},
 	provision.TypeMail:    {Name: "Mail", Description: "One-time passwords that are sent by mail"},
 	provision.TypePhone:   {Name: "Phone", Description: "One-time passwords that are sent to a telephone"},
 }

@@ -108,7 +108,7 @@ func (d *Desk) addable(ctx context.Context, view syncer.UserView) (all []api.Use
 		}
 		n := d.naming(t.Code)
 		shown := api.UserType{Code: t.Code, Name: n.Name, Description: n.Description}
-		if !t.Sent { // of which the central service knows nothing
+		if t.Told() { // else the central service knows nothing of it
 			shown.Problem = problem
 		}
 		all = append(all, shown)

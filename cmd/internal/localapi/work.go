@@ -76,8 +76,16 @@ func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell 
 	if err != nil {
 		return api.Outcome{}, err
 	}
+	due, err := d.dueBefore(id)
+	if err != nil {
+		return api.Outcome{}, err
+	}
 	changes, err := d.Runner.Wipe(ctx, officer(ctx), id, in.Body.Words(), tell)
-	return d.outcome(ctx, id, changes, err)
+	out, err := d.outcome(ctx, id, changes, d.onCardError(id, err))
+	if err != nil {
+		return out, err
+	}
+	return d.toRevoke(out, id, due)
 }
 
 // outcome says what an action has led to, and what the central service made of it so far.

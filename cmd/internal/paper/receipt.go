@@ -28,9 +28,20 @@ type Receipt struct {
 	Central  string // the token's name in the central service
 	Firmware string // empty: not known any more
 	CutOff   CutOff
-	Head     audit.Head // of the audit trail, when it was printed
-	Printed  time.Time  // in the zone that all times on paper are shown in
+	Revoke   []Certificate // of whoever had the device before
+	Head     audit.Head    // of the audit trail, when it was printed
+	Printed  time.Time     // in the zone that all times on paper are shown in
 }
+
+// Certificate is one that its issuer has to revoke because the key of it has changed hands.
+type Certificate struct {
+	Serial  string // in hexadecimal
+	Subject string
+	Issuer  string
+}
+
+// maxRevoke is how many certificates a page names.
+const maxRevoke = 4
 
 // roomy is how much there may be to say, in bytes, before it is printed smaller to stay on one page. Letter paper is the shorter
 // one; names count more, because they are printed large.
@@ -97,6 +108,9 @@ func (r Receipt) title() string {
 func (r Receipt) subtitle() string {
 	switch r.Kind {
 	case Issued:
+		if r.card() {
+			return "with keys that were made on it"
+		}
 		return "with a fresh seed"
 	case Reissued:
 		return "with a fresh seed, on the device that " + or(r.From, "nobody") + " had before"
@@ -137,15 +151,44 @@ func (r Receipt) facts() []fact {
 	add(fact{Name: "Device", Text: device})
 	add(fact{Name: "Central name", Text: r.Central})
 	add(fact{Name: "Holder before", Text: before})
-	add(fact{Name: "Seed", Text: seed, Strong: r.Kind == Unchanged})
+	if r.card() {
+		add(fact{Name: "Keys", Text: fmt.Sprintf("generation %d, made on the card", r.Generation)})
+	} else {
+		add(fact{Name: "Seed", Text: seed, Strong: r.Kind == Unchanged})
+	}
 	add(fact{Name: "Officer", Text: fmt.Sprintf("%s (user ID %d)", r.Officer, r.UID)})
 	add(fact{Name: "Time", Text: moment(r.Time)})
 	add(fact{Name: "In the place of", Text: r.old(), Wide: true})
 	add(fact{Name: "Reason", Text: r.Reason, Wide: true})
 	add(fact{Name: "Cut-off", Text: r.cutOff(), Wide: true, Strong: r.Offline && r.CutOff != NoCentral})
-	add(fact{Name: "Proof", Text: r.Proof.Words(r.Kind), Wide: true})
+	add(fact{Name: "Proof", Text: r.ProofWords(), Wide: true})
+	add(fact{Name: "To be revoked", Text: r.revoke(), Wide: true, Strong: true})
 	return all
 }
+
+// revoke names certificates that somebody else can use until their issuers revoke them.
+func (r Receipt) revoke() string {
+	var all []string
+	for i, c := range r.Revoke {
+		if i == maxRevoke {
+			all = append(all, fmt.Sprintf("and %d more: tokendesk piv revocations", len(r.Revoke)-i))
+			break
+		}
+		all = append(all, fmt.Sprintf("certificate number %s of %s, for %s", audit.Plain(c.Serial, maxName), audit.Plain(c.Issuer, maxName), audit.Plain(c.Subject, maxName)))
+	}
+	return strings.Join(all, "; ")
+}
+
+// ProofWords is in plain words what proves that the holder has what the statement says.
+func (s Statement) ProofWords() string {
+	if s.card() {
+		return "its keys were made on the card, which has attested that"
+	}
+	return s.Proof.Words(s.Kind)
+}
+
+// card tells whether the token is a smart card's application, which has keys and no seed.
+func (s Statement) card() bool { return strings.HasSuffix(s.Token, "/piv") }
 
 // long is how much there is to say.
 func (r Receipt) long() int {

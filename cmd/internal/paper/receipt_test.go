@@ -175,7 +175,7 @@ func TestHostileWordsStayWords(t *testing.T) {
 	key, r := testKey(t), testReceipt(t)
 	r.From, r.To, r.Officer, r.Reason, r.Old, r.OldSerial, r.OldStatus = hostileText, hostileText, hostileText, hostileText, hostileText, hostileText, hostileText
 	r.Token, r.Serial, r.Type, r.Central, r.Firmware, r.Desk = hostileText, hostileText, hostileText, hostileText, hostileText, Imprint{hostileText, hostileText}
-	r.Kind = hostileText
+	r.Kind, r.Revoke = hostileText, []Certificate{{hostileText, hostileText, hostileText}}
 	page := render(t, r)
 	if _, err := verify(page, &key); err != nil {
 		t.Fatal(err)
@@ -204,6 +204,9 @@ func TestLongestReceipt(t *testing.T) {
 	r.Kind, r.Token, r.Serial, r.Old, r.OldSerial, r.OldStatus = Kind(strings.Repeat("k", 20)), "yk-4294967295/otp2", "4294967295", "yk-4294967294/otp2", "4294967294", "compromised"
 	r.Number, r.Seq, r.Offline, r.Emulated = 1<<64-1, 1<<64-1, true, true
 	r.Proof = Proof{Codes: 3, Generation: 1 << 30, Counter: 1<<64 - 4, OldGeneration: 1 << 30, OldFrom: 1<<64 - 1, OldWindow: 10000, Typed: true}
+	for range 24 {
+		r.Revoke = append(r.Revoke, Certificate{strings.Repeat("f", 40), long, long})
+	}
 	page := render(t, r)
 	if got, err := verify(page, &key); err != nil || len(got.To) > maxName || len(got.Reason) > maxReason {
 		t.Errorf("%+v, %v", got, err)

@@ -2,6 +2,7 @@ package paper
 
 import (
 	"html"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -56,6 +57,17 @@ func TestWordsOfEveryKind(t *testing.T) {
 			"Seed":   "UNCHANGED: generation 3, sealed in the vault",
 			"Proof":  "one code entered by hand at the handover is one of its seed (generation 1, counter 99); it does not belong to the old seed (generation 1), searched over 10 counters from 4 on.",
 			"Device": "YubiKey (HOTP)",
+		}},
+		{"a card", func(r *Receipt) {
+			r.Kind, r.Token, r.Generation, r.Central, r.From, r.CutOff, r.Proof = Issued, "yk-10000001/piv", 1, "", "", NotDue, Proof{}
+		}, "Token issued to bob", map[string]string{
+			"Seed": "", "Keys": "generation 1, made on the card", "Proof": "its keys were made on the card, which has attested that", "To be revoked": "",
+		}},
+		{"reissued with a certificate", func(r *Receipt) { r.Revoke = []Certificate{{"2a", "CN=alice", "CN=House CA"}} }, "Token reissued to bob", map[string]string{
+			"To be revoked": "certificate number 2a of CN=House CA, for CN=alice",
+		}},
+		{"reissued with many", func(r *Receipt) { r.Revoke = slices.Repeat([]Certificate{{"2a", "CN=a", "CN=b"}}, 6) }, "Token reissued to bob", map[string]string{
+			"To be revoked": strings.Repeat("certificate number 2a of CN=b, for CN=a; ", 4) + "and 2 more: tokendesk piv revocations",
 		}},
 		{"offline", func(r *Receipt) { r.Offline = true }, "Token reissued to bob", map[string]string{
 			"Cut-off": "NOT CONFIRMED by the central service when this was done. The desk tells it of this token's new holder only after it has taken the old access away.",

@@ -1,5 +1,5 @@
-// Package world starts everything a desk needs on one machine, for the demo and for tests: emulated keys,
-// a software TPM, an OpenLDAP server with the OTP overlay, a mail server, and the unmodified programs.
+// Package world starts everything a desk needs on one machine, for the demo and for tests: emulated keys, a pcscd with readers
+// for their smart cards, a software TPM, an OpenLDAP server with the OTP overlay, a mail server, and the unmodified programs.
 //
 // Every part is a real process on loopback and Unix sockets, kept in one temporary directory. Stop ends
 // them all by the ids it started and removes the directory.
@@ -21,6 +21,7 @@ import (
 	"tokendesk/cmd/internal/client"
 	"tokendesk/cmd/internal/window"
 	"tokendesk/device/bussocket"
+	"tokendesk/device/pcsctest"
 	"tokendesk/sync/notice/mailtest"
 	"tokendesk/sync/synctest"
 )
@@ -38,6 +39,7 @@ const (
 type Options struct {
 	Bin        string   // directory of tokendesk, tokendeskd and tokenemu
 	Keys       []string // as tokenemu's --yubikey takes them: "serial=10000001,fw=5.4.3"
+	Cards      int      // so many of the keys, the first ones, are in card readers, too
 	Passphrase bool     // seal the vault by a passphrase instead of a TPM
 	PIN        string   // of the vault, or its passphrase; without one a vault with a TPM opens by itself
 	NoVault    bool     // leave it to the caller to make one
@@ -94,16 +96,18 @@ type World struct {
 	Emulator       bussocket.Control
 	Client         client.Client
 	Window         *window.Window // of a workstation
+	Readers        *pcsctest.Rig  // nil without Cards
 
 	options Options
 	stopTPM func() error
 	tokens  *process
+	pcscd   *process // of a workstation
 	daemon  *process
 }
 
 // Start builds a world and waits until the desk answers.
 func Start(o Options) (*World, error) {
-	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startMail, (*World).startEmulator, (*World).writeConfig, (*World).StartDaemon, (*World).initVault)
+	return start(o, (*World).startTPM, (*World).startSlapd, (*World).startMail, (*World).startReaders, (*World).startEmulator, (*World).writeConfig, (*World).StartDaemon, (*World).initVault)
 }
 
 // StartKeys builds a world that has keys and no desk.
@@ -190,8 +194,8 @@ func (w *World) startEmulator() (err error) {
 			return err
 		}
 	}
-	for _, key := range w.options.Keys {
-		args = append(args, "--yubikey", key)
+	for i, key := range w.options.Keys {
+		args = append(args, "--yubikey", w.withCard(i, key))
 	}
 	w.tokens, err = w.run(exec.Command(filepath.Join(w.Bin, "tokenemu"), args...), "tokenemu.log")
 	if err != nil {
@@ -227,9 +231,13 @@ func (w *World) writeConfig() error {
 	} else {
 		fmt.Fprintf(&c, "usb = false\nemulator = %q\n", w.EmulatorSocket)
 	}
+	c.WriteString(w.readersConfig())
 	if w.Slapd != nil {
 		password := filepath.Join(w.Dir, "ldap-password")
-		refresh := ""
+		refresh, patience := "", "2s"
+		if w.options.Officer != nil {
+			patience = "15s" // the desk's own: a kernel in an emulator is slow
+		}
 		if w.Pair != nil {
 			refresh = "refresh_every = \"1s\"\n"
 		}
@@ -244,7 +252,7 @@ func (w *World) writeConfig() error {
 [central]
 retry_min = "200ms"
 retry_max = "2s"
-confirm_timeout = "2s"
+confirm_timeout = %q
 %s
 [central.openldap]
 urls = [%s]
@@ -254,7 +262,7 @@ people_base = %q
 tokens_base = %q
 params = { 6 = %q, 8 = %q }
 timeout = "3s"
-`, refresh, strings.Join(urls, ", "), w.Slapd.BindDN, password, synctest.PeopleBase, synctest.TokensBase, synctest.Params6, synctest.Params8)
+`, patience, refresh, strings.Join(urls, ", "), w.Slapd.BindDN, password, synctest.PeopleBase, synctest.TokensBase, synctest.Params6, synctest.Params8)
 	}
 	c.WriteString(w.options.Config)
 	mail, err := w.mailConfig()
@@ -300,7 +308,7 @@ func (w *World) StartDaemon() (err error) {
 			return exec.Command(filepath.Join(w.Bin, "tokendeskd"), "--config", config)
 		}
 	}
-	if w.daemon, err = w.run(w.asOfficer(build(w.Config)), "tokendeskd.log"); err != nil {
+	if w.daemon, err = w.run(w.asOfficer(w.toReaders(build(w.Config))), "tokendeskd.log"); err != nil {
 		return err
 	}
 	return w.daemon.await("tokendeskd answers", func(ctx context.Context) error {
@@ -333,7 +341,7 @@ func (w *World) KillDaemon() {
 
 // Stop ends every part and removes the directory.
 func (w *World) Stop() error {
-	err := errors.Join(w.daemon.stop(), w.tokens.stop())
+	err := errors.Join(w.daemon.stop(), w.tokens.stop(), w.pcscd.stop())
 	if w.Window != nil {
 		err = errors.Join(err, w.Window.Close())
 	}
@@ -348,6 +356,9 @@ func (w *World) Stop() error {
 	}
 	if w.stopTPM != nil {
 		err = errors.Join(err, w.stopTPM())
+	}
+	if w.Readers != nil {
+		err = errors.Join(err, w.Readers.Stop())
 	}
 	return errors.Join(err, os.RemoveAll(w.Dir))
 }
@@ -364,7 +375,7 @@ func (w *World) Logs() string {
 
 // Environment tells programs of this world's sockets.
 func (w *World) Environment() []string {
-	return append(os.Environ(), "TOKENDESK_SOCKET="+w.Socket, "TOKENEMU_SOCKET="+w.EmulatorSocket)
+	return append(os.Environ(), append(w.readersVariable(), "TOKENDESK_SOCKET="+w.Socket, "TOKENEMU_SOCKET="+w.EmulatorSocket)...)
 }
 
 // Command is a program of this world's Bin, ready to run.
