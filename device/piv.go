@@ -133,6 +133,19 @@ func (s PIVState) Fresh() bool {
 	return len(s.Keys) == 0 && (!s.DefaultsKnown || s.DefaultPIN && s.DefaultPUK && s.DefaultManagementKey)
 }
 
+// FactoryTries is how many tries PIN and PUK have when a card leaves the factory.
+const FactoryTries = 3
+
+// AllTries tells whether PIN and PUK have the tries left that the factory gives them, as far as the card tells.
+func (s PIVState) AllTries() bool {
+	for _, left := range []int{s.PINRetries, s.PUKRetries} {
+		if left >= 0 && left != FactoryTries {
+			return false
+		}
+	}
+	return true
+}
+
 // Sizes of the secrets of a PIV application.
 const (
 	ManagementKeySize = 24 // bytes, of 3DES and of AES-192
@@ -140,8 +153,8 @@ const (
 	MaxPINSize        = 8
 )
 
-// PIV is the PIV application of an opened card: the seam of provisioning. A zero Secret stands for what a card has when it
-// leaves the factory. Every method fails with ErrGone once the card was pulled, with a *PINError if a PIN or PUK is wrong or
+// PIV is the PIV application of an opened card: the seam of provisioning. A zero Secret that a card is
+// shown stands for what it has when it leaves the factory; it gets none such. Every method fails with ErrGone once the card was pulled, with a *PINError if a PIN or PUK is wrong or
 // blocked, with ErrManagementKey if that is another one, and with a *FirmwareError if the card is too old.
 type PIV interface {
 	// Describe asks the card who it is and what the application holds. It changes nothing, and costs no tries.

@@ -105,10 +105,15 @@ func LastHolder(tx *vault.Tx, id device.TokenID) (string, error) {
 func dueWarning(tx *vault.Tx, t vault.Token) (string, error) {
 	who, err := LastHolder(tx, t.ID)
 	if t.ID.PIV() {
-		if who != "" {
-			who = fmt.Sprintf("%s had it with the same keys; to make new ones: tokendesk wipe %s, and provision it again", who, t.ID)
+		if err != nil || who == "" {
+			return "", err
 		}
-		return who, err
+		untold, err := tx.HasPIVSecret(t.ID, t.Generation, vault.PIN)
+		pin := ""
+		if !untold {
+			pin = fmt.Sprintf("; %s knows its PIN, too; to give it a new one: tokendesk piv unblock %s", who, t.ID.Device())
+		}
+		return fmt.Sprintf("%s had it with the same keys; to make new ones: tokendesk wipe %s, and provision it again%s", who, t.ID, pin), err
 	}
 	if who == "" {
 		who = "whoever had it last"

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,6 +123,11 @@ func (r *Runner) survey(tx *vault.Tx, o Order) (d drawn, err error) {
 				return d, err
 			}
 		}
+		if o.gone() {
+			if e.Warning, err = o.sameKey(tx, t); err != nil {
+				return d, err
+			}
+		}
 		d.Effects = append(d.Effects, e)
 	}
 	return d, nil
@@ -226,8 +232,9 @@ func (r *Runner) carryOut(tx *vault.Tx, d drawn, by audit.Officer, approved stri
 		if d.rules[i].Gone {
 			err = tx.Bury(vault.Tombstone{ID: t.ID, Owner: t.Owner, Status: t.Status, Officer: by.Name, Reason: words})
 		} else {
+			moved := t.Tenant
 			r.alter(d, &t, e)
-			err = tx.PutToken(t)
+			err = errors.Join(tx.PutToken(t), d.Order.follow(tx, t, moved))
 		}
 		if err != nil {
 			return nil, nil, err

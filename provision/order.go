@@ -273,3 +273,70 @@ func (r *Runner) claimAll(ids []device.TokenID) (release func(), err error) {
 	}
 	return release, nil
 }
+
+// gone tells whether an order says that somebody else may have the whole device.
+func (o Order) gone() bool {
+	return o.Action == ActCompromise && (o.Loss == vault.Lost || o.Loss == vault.Stolen)
+}
+
+// sameKey says which tokens are lost with one of the same key, and are not in the order: with a slot its smart card, with that
+// the slots.
+func (o Order) sameKey(tx *vault.Tx, t vault.Token) (string, error) {
+	key := t.ID.Device()
+	if key.Family() != device.YubiKey {
+		return "", nil
+	}
+	others := []device.TokenID{device.PIVToken(key)}
+	if t.ID.PIV() {
+		others = []device.TokenID{device.SlotToken(key, 1), device.SlotToken(key, 2)}
+	}
+	var names, ids []string
+	for _, id := range others {
+		other, err := tx.Token(id)
+		switch {
+		case errors.Is(err, vault.ErrNotFound):
+			continue
+		case err != nil:
+			return "", err
+		case other.Status == vault.Compromised || other.Tenant != t.Tenant || slices.Contains(o.Tokens, id):
+			continue
+		}
+		name := string(id)
+		if other.Owner != "" {
+			name += " of " + other.Owner
+		}
+		names, ids = append(names, name), append(ids, string(id))
+	}
+	if len(ids) == 0 {
+		return "", nil
+	}
+	var commands []string
+	for _, id := range ids {
+		commands = append(commands, fmt.Sprintf("tokendesk compromise %s --reason %s", id, o.Loss))
+	}
+	return fmt.Sprintf("the same key is also %s: %s", strings.Join(names, " and "), strings.Join(commands, "; ")), nil
+}
+
+// SameKey is what is left to be done about the keys that an order says are lost or stolen, a line each.
+func SameKey(tx *vault.Tx, o Order) (lines []string, err error) {
+	if !o.gone() {
+		return nil, nil
+	}
+	for _, id := range o.Tokens {
+		t, err := tx.Token(id)
+		if errors.Is(err, vault.ErrNotFound) { // deleted since
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		line, err := o.sameKey(tx, t)
+		if err != nil {
+			return nil, err
+		}
+		if line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}

@@ -11,6 +11,7 @@ import (
 	"tokendesk/device"
 	"tokendesk/vault"
 	"tokendesk/vault/audit"
+	"tokendesk/vault/secret"
 )
 
 // A PIV application is a token of its own: TypePIV. Its secrets are sealed before the card gets them, and its keys are
@@ -187,12 +188,36 @@ func provisionable(tx *vault.Tx, id device.TokenID) error {
 	return refuse(fmt.Sprintf("to give it away as it is: tokendesk assign %s USER; to begin anew, wipe it first: tokendesk wipe %s", id, id), "%s is provisioned already, as stock", id)
 }
 
-// openPIV is OpenPIV that says what is missing if there is none.
+// openPIV is OpenPIV that says what is missing if there is none, and opens no card in place of the one on record.
 func (r *Runner) openPIV(ctx context.Context, id device.ID, fn func(p device.PIV, emulated bool) error) error {
 	if r.OpenPIV == nil {
 		return &device.CureError{Err: fmt.Errorf("the smart card of %s: %w", id, ErrNoCard), Cure: "have the desk use smart cards: pcsc = true in its configuration"}
 	}
-	return r.OpenPIV(ctx, id, fn)
+	return r.OpenPIV(ctx, id, func(card device.PIV, emulated bool) error {
+		if err := r.sameKind(device.PIVToken(id), emulated); err != nil {
+			return err
+		}
+		return fn(card, emulated)
+	})
+}
+
+// sameKind refuses an emulated card in place of a real one, and the reverse: both may say the same serial, and only one of them has
+// what is on record.
+func (r *Runner) sameKind(id device.TokenID, emulated bool) error {
+	return r.Vault.View(func(tx *vault.Tx) error {
+		t, err := tx.Token(id)
+		switch {
+		case errors.Is(err, vault.ErrNotFound):
+			return nil
+		case err != nil || t.Emulated == emulated:
+			return err
+		}
+		there, known := "real", "emulated"
+		if emulated {
+			there, known = known, there
+		}
+		return refuse("pull all keys and insert the right one", "the card that says it is %s is %s, and the one on record is %s", id.Device(), there, known)
+	})
 }
 
 // expected is what the card says of itself; it fails if that is not the one that is meant.
@@ -202,6 +227,29 @@ func expected(ctx context.Context, card device.PIV, id device.TokenID) (device.P
 		err = fmt.Errorf("the card says it is %s, not %s: pull all keys and insert the right one", state.Serial, want)
 	}
 	return state, err
+}
+
+// recognize refuses a card without the management key that the desk has given it: what else it is shown may be the secret of another
+// one. It costs no tries.
+func (r *Runner) recognize(ctx context.Context, card device.PIV, id device.TokenID, generation int) error {
+	var key secret.Secret
+	err := r.Vault.View(func(tx *vault.Tx) (err error) {
+		key, err = tx.PIVSecret(id, generation, vault.ManagementKey)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	err = card.CheckManagementKey(ctx, key)
+	if !errors.Is(err, device.ErrManagementKey) {
+		return err
+	}
+	cure := fmt.Sprintf("wipe it, and provision it again: tokendesk wipe %s", id)
+	if factory(ctx, card) == nil {
+		return refuse(cure, "somebody has reset the card of %s", id.Device())
+	}
+	return refuse(cure, "the card of %s has another management key than the desk has given it", id.Device())
 }
 
 // untouched tells whether nobody has used a card: also of one that does not tell of its secrets.

@@ -198,6 +198,12 @@ func (r *Runner) ImportCertificate(ctx context.Context, by audit.Officer, id dev
 		}
 		now.Imported = time.Now()
 		c = now
+		_, err = revokeDue(tx, by, id, "superseded", func(old vault.Certificate) bool {
+			return old.ID < c.ID && old.Generation == c.Generation && old.Slot == c.Slot
+		})
+		if err != nil {
+			return err
+		}
 		act := vault.Done(by, "piv import-cert", id, c.Owner)
 		return errors.Join(tx.PutCertificate(&c), tx.Audit(explained(act, described(c), "")))
 	})
@@ -210,22 +216,24 @@ func certified(tx *vault.Tx, t vault.Token, slot device.PIVSlot, x *x509.Certifi
 	if err != nil {
 		return c, err
 	}
+	subject := clip(x.Subject.String())
 	switch now := time.Now(); {
 	case !bytes.Equal(x.RawSubjectPublicKeyInfo, c.PublicKey):
-		return c, refuse("see which slot it is for: tokendesk piv show "+string(t.ID.Device()), "the certificate of %s is not for the key in slot %v of %s", x.Subject, slot, t.ID.Device())
+		return c, refuse("see which slot it is for: tokendesk piv show "+string(t.ID.Device()), "the certificate of %s is not for the key in slot %v of %s", subject, slot, t.ID.Device())
 	case now.After(x.NotAfter):
-		return c, refuse("have it issued again", "the certificate of %s has expired on %s", x.Subject, x.NotAfter.Local().Format(time.DateOnly))
+		return c, refuse("have it issued again", "the certificate of %s has expired on %s", subject, x.NotAfter.Local().Format(time.DateOnly))
 	case now.Before(x.NotBefore):
-		return c, refuse("look at the clocks, or wait", "the certificate of %s is not valid before %s", x.Subject, x.NotBefore.Local().Format("2006-01-02 15:04"))
+		return c, refuse("look at the clocks, or wait", "the certificate of %s is not valid before %s", subject, x.NotBefore.Local().Format("2006-01-02 15:04"))
 	case x.IsCA:
-		return c, refuse("give the one that was issued for the card", "the certificate of %s is that of an issuer", x.Subject)
+		return c, refuse("give the one that was issued for the card", "the certificate of %s is that of an issuer", subject)
 	}
 	all, err := tx.CertificatesBySHA256(vault.Certificate{DER: x.Raw}.SHA256())
 	for _, other := range all {
 		switch {
+		case other.Token != t.ID: // on whose card anybody could have put it
 		case !other.Revoked.IsZero() || !other.RevokeDue.IsZero():
-			return c, refuse("have another one issued", "the certificate of %s is revoked, or to be revoked", x.Subject)
-		case other.Token == t.ID && other.Generation == t.Generation && other.Slot == c.Slot:
+			return c, refuse("have another one issued", "the certificate of %s is revoked, or to be revoked", subject)
+		case other.Generation == t.Generation && other.Slot == c.Slot:
 			return other, nil // another try
 		}
 	}
@@ -237,11 +245,40 @@ func certified(tx *vault.Tx, t vault.Token, slot device.PIVSlot, x *x509.Certifi
 	return c, err
 }
 
+// follow keeps the certificates of a token with it: of those that nobody has had they are its new owner's, and of those that are
+// its present ones another tenant's when it moves. What is to be revoked stays whose it was.
+func (o Order) follow(tx *vault.Tx, t vault.Token, moved string) error {
+	if !t.ID.PIV() || o.Action != ActAssign && t.Tenant == moved {
+		return nil
+	}
+	all, err := tx.CertificatesOf(t.ID)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.Generation != t.Generation || !c.RevokeDue.IsZero() {
+			continue
+		}
+		before := c.Owner
+		if o.Action == ActAssign && (len(c.DER) == 0 || c.Owner == "") {
+			c.Owner = t.Owner
+		}
+		if c.Tenant == t.Tenant && c.Owner == before {
+			continue
+		}
+		c.Tenant = t.Tenant
+		if err := tx.PutCertificate(&c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fill copies what a certificate says.
 func fill(c *vault.Certificate, x *x509.Certificate) {
 	c.DER, c.Subject, c.Issuer, c.NotAfter = bytes.Clone(x.Raw), clip(x.Subject.String()), clip(x.Issuer.String()), x.NotAfter
 	if x.SerialNumber != nil {
-		c.Serial = x.SerialNumber.Text(16)
+		c.Serial = clip(x.SerialNumber.Text(16))
 	}
 }
 
@@ -305,8 +342,9 @@ func publicIn(state device.PIVState, slot device.PIVSlot) ([]byte, error) {
 	return nil, nil
 }
 
-// MarkRevoked notes that a certificate, named by its SHA-256 in hexadecimal, was revoked at its issuer, and returns it.
-func (r *Runner) MarkRevoked(by audit.Officer, sha256 string) (c vault.Certificate, err error) {
+// MarkRevoked notes that a certificate, named by its SHA-256 in hexadecimal, was revoked at its issuer, and returns it. May tells
+// of which tenants' cards the officer may say so: anybody can put a copy of a certificate on a card.
+func (r *Runner) MarkRevoked(by audit.Officer, sha256 string, may func(tenant string) bool) (c vault.Certificate, err error) {
 	print := strings.ToLower(strings.ReplaceAll(sha256, ":", ""))
 	err = r.Vault.Update(func(tx *vault.Tx) error {
 		all, err := tx.CertificatesBySHA256(print)
@@ -315,7 +353,7 @@ func (r *Runner) MarkRevoked(by audit.Officer, sha256 string) (c vault.Certifica
 		}
 		c = vault.Certificate{}
 		for _, one := range all {
-			if !one.Due() {
+			if !one.Due() || !may(one.Tenant) {
 				continue
 			}
 			one.Revoked, one.RevokedBy = time.Now(), by.Name

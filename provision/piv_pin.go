@@ -78,8 +78,8 @@ func (r *Runner) UnblockPIV(ctx context.Context, by audit.Officer, id device.Tok
 		if err == nil && state.PUKRetries == 0 {
 			err = pinCure(id, &device.PINError{Name: "PUK"})
 		}
-		if err == nil && factory(ctx, card) == nil { // so that its PUK is another one, too
-			err = refuse(fmt.Sprintf("wipe it, and provision it again: tokendesk wipe %s", id), "somebody has reset the card of %s", id.Device())
+		if err == nil {
+			err = r.recognize(ctx, card, id, t.Generation) // else its PUK is another one, too
 		}
 		return err
 	})
@@ -98,6 +98,12 @@ func sealPIN(tx *vault.Tx, w *work, _ time.Time) error {
 
 // unblock may be repeated: the PUK stays.
 func unblock(ctx context.Context, w *work) error {
+	if _, err := expected(ctx, w.piv, w.job.Token); err != nil {
+		return err
+	}
+	if err := w.recognize(ctx, w.piv, w.job.Token, w.params.Generation); err != nil {
+		return err
+	}
 	puk, err := w.sealed(vault.PUK)
 	if err != nil {
 		return err
@@ -111,13 +117,14 @@ func unblock(ctx context.Context, w *work) error {
 	return pinCure(w.job.Token, w.piv.Unblock(ctx, puk, pin))
 }
 
-// dropUnblock gives up an unblocking. Nobody gets to know the PIN that the card may have taken; another unblocking replaces it.
+// dropUnblock gives up an unblocking. Nobody gets to know the PIN that the card may have taken, and the one before, if nobody has taken
+// that, is gone: another unblocking replaces them.
 func (w *work) dropUnblock() error {
 	err := w.Vault.Update(func(tx *vault.Tx) error {
 		return errors.Join(tx.DeleteJob(w.job.ID), tx.DeletePIVSecret(w.job.Token, w.params.Generation, vault.PIN), w.record(tx, "undo "+w.job.Kind, ""))
 	})
 	if err == nil {
-		w.tell(Progress{Kind: Done, Step: "undo", Text: "the new PIN is destroyed; if the card has taken it, unblock it again"})
+		w.tell(Progress{Kind: Done, Step: "undo", Text: "the new PIN is destroyed; unblock it again: tokendesk piv unblock " + string(w.job.Token.Device())})
 	}
 	return err
 }
@@ -157,7 +164,7 @@ func randomPIN(tx *vault.Tx, id device.TokenID) (t vault.Token, pin secret.Secre
 }
 
 // SetPIN gives the card a PIN that its holder has chosen, in place of the random one that nobody has taken: 6 to 8 digits, or other
-// printable characters of ASCII.
+// printable characters of ASCII. It may be repeated if the card was pulled.
 func (r *Runner) SetPIN(ctx context.Context, by audit.Officer, id device.TokenID, pin secret.Secret) error {
 	if err := choosable(pin); err != nil {
 		return err
@@ -173,22 +180,46 @@ func (r *Runner) SetPIN(ctx context.Context, by audit.Officer, id device.TokenID
 		return err
 	}
 	defer current.Wipe()
-	err = r.openPIV(ctx, id.Device(), func(card device.PIV, _ bool) error {
-		err := card.ChangePIN(ctx, current, pin)
-		if wrongPIN(err) && card.VerifyPIN(ctx, pin) == nil {
-			return nil // the card had taken it when it was pulled
+	stale := false
+	err = r.openPIV(ctx, id.Device(), func(card device.PIV, _ bool) (err error) {
+		if _, err = expected(ctx, card, id); err != nil {
+			return err
 		}
-		if wrong, ok := errors.AsType[*device.PINError](err); ok && wrong.Retries > 0 {
-			return &device.CureError{Err: fmt.Errorf("it is not the one of the vault any more: %w", err), Cure: "give it a new one: tokendesk piv unblock " + string(id.Device())}
+		if err = r.recognize(ctx, card, id, t.Generation); err != nil {
+			return err
 		}
+		stale, err = choose(ctx, card, current, pin)
 		return pinCure(id, err)
 	})
+	if stale {
+		err = &device.CureError{Err: fmt.Errorf("it is not the one of the vault any more: %w", err), Cure: "give it a new one: tokendesk piv unblock " + string(id.Device())}
+		return errors.Join(err, r.Vault.Update(func(tx *vault.Tx) error {
+			act := explained(vault.Done(by, "piv pin: drop", id, t.Owner), "the card has another one", "")
+			return errors.Join(tx.DeletePIVSecret(id, t.Generation, vault.PIN), tx.Audit(act))
+		}))
+	}
 	if err != nil {
 		return err
 	}
 	return r.Vault.Update(func(tx *vault.Tx) error {
 		return errors.Join(tx.DeletePIVSecret(id, t.Generation, vault.PIN), tx.Audit(vault.Done(by, "piv pin: set by its holder", id, t.Owner)))
 	})
+}
+
+// choose replaces the vault's PIN on a card, unless the card had taken the holder's when it was pulled. Stale: it has taken neither. A
+// try is left then, if there were three.
+func choose(ctx context.Context, card device.PIV, current, pin secret.Secret) (stale bool, err error) {
+	err = card.VerifyPIN(ctx, current)
+	wrong, refused := errors.AsType[*device.PINError](err)
+	switch {
+	case err == nil:
+		return false, card.ChangePIN(ctx, current, pin)
+	case !refused:
+		return false, err
+	case wrong.Retries > 1:
+		err = card.VerifyPIN(ctx, pin)
+	}
+	return wrongPIN(err), err
 }
 
 // choosable refuses a PIN that no card takes, or that everybody tries first.

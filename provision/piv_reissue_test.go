@@ -168,8 +168,8 @@ func TestAbsentAndReplacedPIV(t *testing.T) {
 		b.resolve(slot2)
 		b.wantTaken(c)
 	})
-	t.Run("replacement", func(t *testing.T) {
-		b := newBenchOf(t, serial+1) // alice's own key is lost
+	replaced := func(t *testing.T, end provision.OldEnd, due string) {
+		b := newBenchOf(t, serial+1) // alice's own key is not here
 		old := device.SlotToken(device.YubiKeyID(serial), 2)
 		b.update(func(tx *vault.Tx) error {
 			c := vault.Certificate{Token: pivID, Owner: "Alice", Generation: 1, Slot: "9a", DER: []byte("c"), Subject: "CN=alice", NotAfter: time.Now().Add(time.Hour)}
@@ -179,14 +179,18 @@ func TestAbsentAndReplacedPIV(t *testing.T) {
 				tx.PutToken(vault.Token{ID: old, Serial: serial, Status: vault.Active, Owner: "alice", Digits: 6, Generation: 1}))
 		})
 		with := device.SlotToken(device.YubiKeyID(serial+1), 2)
-		_, err := b.Reissue(ctx, officer, provision.Reissue{Token: old, With: with, Old: provision.OldEnd{Loss: vault.Lost}}, b.tell)
+		_, err := b.Reissue(ctx, officer, provision.Reissue{Token: old, With: with, Old: end}, b.tell)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.wantDue("9a CN=alice")
+		b.wantDue(due)
 		if h := b.handovers(with)[0]; len(h.Revoke) != 1 {
 			t.Errorf("%+v", h)
 		}
+	}
+	t.Run("replacement", func(t *testing.T) { replaced(t, provision.OldEnd{}, "9a CN=alice") })
+	t.Run("replacement of a lost key", func(t *testing.T) { // with all that is on it
+		replaced(t, provision.OldEnd{Loss: vault.Lost}, "9a CN=alice, 9a CN=carol")
 	})
 	t.Run("written off", func(t *testing.T) {
 		b, _ := leavers(t)

@@ -48,20 +48,24 @@ func factory(ctx context.Context, card device.PIV) error {
 }
 
 // resetCard makes sure that the card is as it left the factory. What was there when the work began goes only if an officer has
-// said so; what came since is not the desk's.
+// said so; what came since is not the desk's. A card that looks fresh is reset, too: it may give 255 tries of its PIN, which no reset
+// leaves so.
 func resetCard(ctx context.Context, w *work) error {
 	state, err := expected(ctx, w.piv, w.job.Token)
 	if err != nil {
 		return err
 	}
-	if w.params.Overwrite {
-		_, err := w.empty(ctx, w.piv, w.job.Token, state, true)
+	fresh, err := untouched(ctx, w.piv, state)
+	if err != nil {
 		return err
 	}
-	fresh, err := untouched(ctx, w.piv, state)
-	if err == nil && !fresh {
-		err = refuse(fmt.Sprintf("give the provisioning up with tokendesk resolve --undo %s, and look what the card is used for", w.job.Token),
+	if !fresh && !w.params.Overwrite {
+		return refuse(fmt.Sprintf("give the provisioning up with tokendesk resolve --undo %s, and look what the card is used for", w.job.Token),
 			"the card was fresh when the provisioning began, and now has %s", holds(state))
+	}
+	reset, err := w.empty(ctx, w.piv, w.job.Token, state, true)
+	if err == nil && !reset {
+		err = w.piv.Reset(ctx)
 	}
 	return err
 }
@@ -86,8 +90,12 @@ func setManagementKey(ctx context.Context, w *work) error {
 func (w *work) changedBehind(what string, err error) error {
 	return &device.CureError{
 		Err:  fmt.Errorf("the card's %s is neither the factory's nor the desk's: %w", what, err),
-		Cure: fmt.Sprintf("give the provisioning up, which resets the card: tokendesk resolve --undo %s; then begin again", w.job.Token),
+		Cure: w.again(),
 	}
+}
+
+func (w *work) again() string {
+	return fmt.Sprintf("give the provisioning up, which resets the card: tokendesk resolve --undo %s; then begin again", w.job.Token)
 }
 
 // setPINs replaces PUK and PIN. A card that tells which of them are the factory's loses no try by that.
@@ -95,6 +103,12 @@ func setPINs(ctx context.Context, w *work) error {
 	state, err := w.piv.Describe(ctx)
 	if err != nil {
 		return err
+	}
+	if most := max(state.PINRetries, state.PUKRetries); most > device.FactoryTries {
+		return &device.CureError{
+			Err:  fmt.Errorf("the card gives %d tries of its PIN or PUK, and not %d: somebody has changed that since it was reset", most, device.FactoryTries),
+			Cure: w.again(),
+		}
 	}
 	for _, s := range []struct {
 		kind    vault.PIVSecret
@@ -263,6 +277,31 @@ func recordRequests(tx *vault.Tx, w *work, _ time.Time) error {
 	return nil
 }
 
+// known notes, before a card is reset, that it is the one on record, by its management key: what it holds may go, and its secrets in the
+// vault with that. One that only says its serial may be another card: then the vault keeps what the right one has.
+func (w *work) known(ctx context.Context, card device.PIV, id device.TokenID) error {
+	if w.params.Overwrite {
+		return nil
+	}
+	var t vault.Token
+	err := w.Vault.View(func(tx *vault.Tx) (err error) { t, err = tx.Token(id); return err })
+	if err != nil {
+		return err
+	}
+	err = w.recognize(ctx, card, id, t.Generation)
+	switch other, refused := errors.AsType[*RefusedError](err); {
+	case errors.Is(err, vault.ErrNotFound): // none was recorded yet
+		return nil
+	case err == nil:
+		return w.also(func(*vault.Tx) error { w.params.Overwrite = true; return nil })
+	case !refused:
+		return err
+	case t.Wiped.IsZero():
+		w.tell(Progress{Kind: Note, Text: other.Reason + "; if it is not the right one at all, that has its keys still: the vault keeps the PUK and the management key"})
+	}
+	return nil
+}
+
 // undoPIV resets the card, unless it holds what is not the desk's, and removes the token.
 func (w *work) undoPIV(ctx context.Context) error {
 	id := w.job.Token
@@ -279,7 +318,7 @@ func (w *work) undoPIV(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("cannot reset the card: %w", err)
+		return &device.CureError{Err: fmt.Errorf("cannot reset the card: %w", err), Cure: fmt.Sprintf("if it never works again: tokendesk delete %s", id)}
 	}
 	switch {
 	case reset:

@@ -75,49 +75,61 @@ func (w *work) buryCard(tx *vault.Tx, id device.TokenID, owner string, now time.
 		return tx.PutToken(t)
 	}
 	err = tx.Bury(vault.Tombstone{ID: id, Owner: owner, Status: t.Status, Officer: w.by.Name, Reason: w.params.Reason})
-	return errors.Join(err, tx.ForgetPIV(id, 0)) // of which the card has none any more
+	if w.params.Overwrite { // the card has none of them any more
+		err = errors.Join(err, tx.ForgetPIV(id, 0))
+	}
+	return err
 }
 
 // empty resets a card unless it is as it left the factory, and notes before which certificates it has. Ours says that the desk has
 // given it secrets: then one that does not tell of them is reset, too.
 func (w *work) empty(ctx context.Context, card device.PIV, id device.TokenID, state device.PIVState, ours bool) (reset bool, err error) {
+	if ours {
+		if err := w.known(ctx, card, id); err != nil {
+			return false, err
+		}
+	}
 	fresh, err := untouched(ctx, card, state)
-	if err != nil || fresh && (state.DefaultsKnown || !ours) {
+	if err != nil || fresh && state.AllTries() && (state.DefaultsKnown || !ours) {
 		return false, err
 	}
-	if err := w.noteFound(id, state); err != nil {
-		return false, err
-	}
+	w.noteFound(id, state)
 	return true, card.Reset(ctx)
 }
 
-// noteFound records the certificates of a card that is about to be reset.
-func (w *work) noteFound(id device.TokenID, state device.PIVState) error {
-	found := slices.DeleteFunc(slices.Clone(state.Keys), func(k device.PIVKey) bool { return k.Certificate == nil })
-	if len(found) == 0 {
-		return nil
+// noteFound records the certificates of a card that is about to be reset, each for itself. What cannot be recorded is told and
+// stops no reset: the card's holder may have put it there for that.
+func (w *work) noteFound(id device.TokenID, state device.PIVState) {
+	for _, k := range state.Keys {
+		if k.Certificate == nil {
+			continue
+		}
+		err := w.also(func(tx *vault.Tx) error { return w.putFound(tx, id, k) })
+		if err != nil && !errors.Is(err, vault.ErrUnanchored) {
+			w.tell(Progress{Kind: Note, Text: fmt.Sprintf("to be revoked at its issuer, which the desk cannot note: the certificate in slot %s of %s, issued by %s, serial %s: %s",
+				k.Slot, id, clip(k.Certificate.Issuer.String()), clip(k.Certificate.SerialNumber.Text(16)), clip(err.Error()))})
+		}
 	}
-	return w.also(func(tx *vault.Tx) error {
-		all, err := tx.CertificatesOf(id)
-		if err != nil {
+}
+
+// putFound records a certificate that was found on a card, unless it is on record, and that it is to be revoked.
+func (w *work) putFound(tx *vault.Tx, id device.TokenID, k device.PIVKey) error {
+	all, err := tx.CertificatesOf(id)
+	if err != nil {
+		return err
+	}
+	tenant := w.tenant(tx)
+	if t, err := tx.Token(id); err == nil {
+		tenant = t.Tenant
+	}
+	if !slices.ContainsFunc(all, func(c vault.Certificate) bool { return bytes.Equal(c.DER, k.Certificate.Raw) }) {
+		c := vault.Certificate{Token: id, Tenant: tenant, Slot: k.Slot.String(), Emulated: w.params.Emulated}
+		fill(&c, k.Certificate)
+		if err := tx.PutCertificate(&c); err != nil {
 			return err
 		}
-		tenant := w.params.Tenant
-		if t, err := tx.Token(w.job.Token); err == nil {
-			tenant = t.Tenant
-		}
-		for _, k := range found {
-			if slices.ContainsFunc(all, func(c vault.Certificate) bool { return bytes.Equal(c.DER, k.Certificate.Raw) }) {
-				continue
-			}
-			c := vault.Certificate{Token: id, Tenant: tenant, Slot: k.Slot.String(), Emulated: w.params.Emulated}
-			fill(&c, k.Certificate)
-			if err := tx.PutCertificate(&c); err != nil {
-				return err
-			}
-		}
-		return w.due(tx, id, "found on the card, which was reset: "+w.job.Kind, anybodys)
-	})
+	}
+	return w.due(tx, id, "found on the card, which was reset: "+w.job.Kind, anybodys)
 }
 
 // also is a transaction in the middle of a step. What it adds to the work's parameters is in the journal with it.
@@ -154,28 +166,44 @@ func (w *work) tellDue(n int) {
 
 func anybodys(vault.Certificate) bool { return true }
 
+// tenant is whose the work's token is.
+func (w *work) tenant(tx *vault.Tx) string {
+	if t, err := tx.Token(w.job.Token); err == nil {
+		return t.Tenant
+	}
+	return w.params.Tenant
+}
+
 // due has the certificates of a PIV application, if they are somebody's, wait for being revoked, and adds them to what the work
-// leads to.
+// leads to; of another tenant only those that its officer may know of.
 func (w *work) due(tx *vault.Tx, id device.TokenID, why string, whose func(vault.Certificate) bool) error {
 	due, err := revokeDue(tx, w.by, id, why, whose)
-	for _, v := range due {
-		if !slices.Contains(w.params.Revoke, v) {
+	for _, c := range due {
+		known := c.Tenant == w.tenant(tx) || w.params.CardOf != nil && c.Tenant == *w.params.CardOf
+		if v := c.Revocation(); known && !slices.Contains(w.params.Revoke, v) {
 			w.params.Revoke = append(w.params.Revoke, v)
 		}
 	}
 	return err
 }
 
-// dueOf is due for what the work's leaver has on a device.
+// dueOf is due for what the work's leaver has on a device: also for what was made before they got it.
 func (w *work) dueOf(tx *vault.Tx, id device.ID, why string) error {
 	if id.Family() != device.YubiKey || w.params.Leaver == "" {
 		return nil
 	}
-	return w.due(tx, device.PIVToken(id), why, func(c vault.Certificate) bool { return strings.EqualFold(c.Owner, w.params.Leaver) })
+	t, err := tx.Token(device.PIVToken(id))
+	if err != nil && !errors.Is(err, vault.ErrNotFound) {
+		return err
+	}
+	theirs := err == nil && strings.EqualFold(t.Owner, w.params.Leaver)
+	return w.due(tx, device.PIVToken(id), why, func(c vault.Certificate) bool {
+		return strings.EqualFold(c.Owner, w.params.Leaver) || theirs && c.Generation == t.Generation
+	})
 }
 
 // revokeDue has certificates wait for being revoked, and returns all that do. One that has expired need not.
-func revokeDue(tx *vault.Tx, by audit.Officer, id device.TokenID, why string, whose func(vault.Certificate) bool) (due []vault.Revocation, err error) {
+func revokeDue(tx *vault.Tx, by audit.Officer, id device.TokenID, why string, whose func(vault.Certificate) bool) (due []vault.Certificate, err error) {
 	all, err := tx.CertificatesOf(id)
 	if err != nil {
 		return nil, err
@@ -191,14 +219,18 @@ func revokeDue(tx *vault.Tx, by audit.Officer, id device.TokenID, why string, wh
 				return nil, err
 			}
 		}
-		due = append(due, c.Revocation())
+		due = append(due, c)
 	}
 	return due, nil
 }
 
-// orderedAway has the certificates of a PIV application that an order takes from its owner wait for being revoked.
+// orderedAway has the certificates of a PIV application that an order takes from its owner wait for being revoked. Who has a key
+// has all that is on it: if a token of it is lost, the certificates on its card are.
 func orderedAway(tx *vault.Tx, o Order, t vault.Token, by audit.Officer) error {
 	switch {
+	case o.gone() && !t.ID.PIV() && t.ID.Device().Family() == device.YubiKey:
+		_, err := revokeDue(tx, by, device.PIVToken(t.ID.Device()), fmt.Sprintf("%s of %s: %s", o.Action, t.ID, o.Loss), anybodys)
+		return err
 	case !t.ID.PIV(), o.Action != ActUnassign && o.Action != ActCompromise && o.Action != ActDelete:
 		return nil
 	case o.Action == ActDelete:
@@ -208,6 +240,48 @@ func orderedAway(tx *vault.Tx, o Order, t vault.Token, by audit.Officer) error {
 	}
 	_, err := revokeDue(tx, by, t.ID, string(o.Action), anybodys)
 	return err
+}
+
+// cardOf is the tenant of a key's smart card, if that is another one than the token's: a reissue resets both. It refuses one of
+// which the officer may not do that.
+func (o Reissue) cardOf(tx *vault.Tx, t vault.Token) (*string, error) {
+	card, err := onCard(tx, t.ID)
+	switch {
+	case err != nil || card.ID == "" || card.Tenant == t.Tenant:
+		return nil, err
+	case o.May != nil && !o.May(card.Tenant):
+		return nil, refuse("have an officer of the whole desk do it, or have that tenant wipe it first",
+			"the smart card of %s is in use by another tenant, and a reissue erases it", t.ID.Device())
+	}
+	return &card.Tenant, nil
+}
+
+// onCard is the PIV application on a token's key, if its card may hold what the desk has put there; else it has no ID.
+func onCard(tx *vault.Tx, id device.TokenID) (vault.Token, error) {
+	if id.Device().Family() != device.YubiKey {
+		return vault.Token{}, nil
+	}
+	t, err := tx.Token(device.PIVToken(id.Device()))
+	if errors.Is(err, vault.ErrNotFound) || err == nil && !t.Wiped.IsZero() {
+		return vault.Token{}, nil
+	}
+	return t, err
+}
+
+// mayClear refuses a card that has come to somebody else since the work began. A replacement leaves its receiver's alone.
+func (w *work) mayClear(tx *vault.Tx, card vault.Token) (leave bool, err error) {
+	wipe := fmt.Sprintf("wipe it first: tokendesk wipe %s; then tokendesk resolve %s", card.ID, w.job.Token)
+	switch {
+	case card.ID == "":
+		return false, nil
+	case w.job.Kind == planReplace:
+		if leave = card.Owner != "" && strings.EqualFold(card.Owner, w.params.User); !leave {
+			err = &device.CureError{Err: fmt.Errorf("the smart card of %s has keys that are on record, and not the new owner's", card.ID.Device()), Cure: wipe}
+		}
+	case card.Tenant != w.tenant(tx) && (w.params.CardOf == nil || *w.params.CardOf != card.Tenant):
+		err = &device.CureError{Err: fmt.Errorf("the smart card of %s is in use by another tenant by now", card.ID.Device()), Cure: "have that tenant " + wipe}
+	}
+	return leave, err
 }
 
 // clearCard resets the smart card of a key that is reissued, if it has one, whoever's it was: the successor must not get what its
@@ -222,12 +296,17 @@ func clearCard(ctx context.Context, w *work) error {
 		return err
 	}
 	defer release()
-	known, err := w.onRecord(id)
-	if err != nil {
+	known, leave := false, false
+	err = w.Vault.View(func(tx *vault.Tx) error {
+		card, err := onCard(tx, w.job.Token)
+		if err == nil {
+			known = card.ID != ""
+			leave, err = w.mayClear(tx, card)
+		}
 		return err
-	}
-	if !known && w.OpenPIV == nil {
-		return nil
+	})
+	if err != nil || leave || !known && w.OpenPIV == nil {
+		return err
 	}
 	reset := false
 	err = w.openPIV(ctx, id.Device(), func(card device.PIV, _ bool) error {
@@ -255,16 +334,18 @@ func clearCard(ctx context.Context, w *work) error {
 			return err
 		}
 		owner := ""
-		if t, err := tx.Token(id); err == nil && known {
+		t, err := tx.Token(id)
+		switch {
+		case err == nil && known:
 			owner = t.Owner
 			t.Owner = ""
 			err = errors.Join(abandon(tx, t), tx.PutToken(t), w.buryCard(tx, id, owner, time.Now()), w.notify(tx, NoticeUnassigned, id, owner, "", w.params.Reason))
-			if err != nil {
-				return err
-			}
-		} else if err != nil && !errors.Is(err, vault.ErrNotFound) {
-			return err
-		} else if err := errors.Join(forgetKeys(tx, id), tx.ForgetPIV(id, 0)); err != nil { // of one that was buried
+		case err == nil: // compromised and wiped, which it stays
+			err = forgetKeys(tx, id)
+		case errors.Is(err, vault.ErrNotFound): // buried, perhaps
+			err = errors.Join(forgetKeys(tx, id), tx.ForgetPIV(id, 0))
+		}
+		if err != nil {
 			return err
 		}
 		outcome := fmt.Sprintf("card reset; certificates to be revoked: %d", len(w.params.Revoke))
@@ -274,17 +355,4 @@ func clearCard(ctx context.Context, w *work) error {
 		w.tell(Progress{Kind: Done, Step: "piv", Text: "its smart card is reset, too"})
 	}
 	return err
-}
-
-// onRecord tells whether a PIV application may hold what the desk has put there.
-func (r *Runner) onRecord(id device.TokenID) (known bool, err error) {
-	err = r.Vault.View(func(tx *vault.Tx) error {
-		t, err := tx.Token(id)
-		if errors.Is(err, vault.ErrNotFound) {
-			return nil
-		}
-		known = err == nil && t.Wiped.IsZero()
-		return err
-	})
-	return known, err
 }

@@ -40,6 +40,8 @@ type Reissue struct {
 	Codes           []string // Unchanged: two in a row that the device shows
 
 	Owner *string // who had it when the officer decided; nil: whoever has it
+
+	May func(tenant string) bool // of which tenants the officer may reset smart cards, beyond the token's own; nil: of all
 }
 
 // OldEnd is what becomes of a token that is replaced.
@@ -104,6 +106,11 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, o Reissue, tell 
 	if err := o.suits(t); err != nil {
 		return nil, err
 	}
+	var cardOf *string
+	err = r.Vault.View(func(tx *vault.Tx) (err error) { cardOf, err = o.cardOf(tx, t); return err })
+	if err != nil {
+		return nil, err
+	}
 	there, err := r.mayCut(ctx, r.cutting(t.ID), t.Owner)
 	if err != nil {
 		return nil, err
@@ -123,7 +130,7 @@ func (r *Runner) Reissue(ctx context.Context, by audit.Officer, o Reissue, tell 
 		}
 	}
 	p := afresh(t, emulated)
-	p.User, p.Leaver, p.Reason, p.Anyway = user, t.Owner, o.Reason, o.ContinueOffline
+	p.User, p.Leaver, p.Reason, p.Anyway, p.CardOf = user, t.Owner, o.Reason, o.ContinueOffline, cardOf
 	if o.Shape == Unchanged {
 		p.Generation = t.Generation
 	}

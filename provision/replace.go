@@ -20,7 +20,7 @@ func replacePlan() []step {
 	return []step{
 		{name: "cut-off", done: "recorded what becomes of the old token, and the cut-off of its owner", commit: retire},
 		{name: stepConfirm, done: "cut-off confirmed by the central service", act: confirm},
-		{name: stepSeal, done: "fresh seed sealed in the vault", commit: sealReplacement},
+		{name: stepSeal, done: "fresh seed sealed in the vault", act: clearCard, commit: sealReplacement},
 		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded in place of the old token, and left for the central service", commit: assign, gives: true},
@@ -48,7 +48,14 @@ func (r *Runner) replace(ctx context.Context, by audit.Officer, o Reissue, tell 
 		return nil, err
 	}
 	defer served()
+	theirs, err := r.freeCard(o, old, user)
+	if err != nil {
+		return nil, err
+	}
 	state, emulated, err := r.inspect(ctx, o.With)
+	if err == nil && p.Fresh && !o.Overwrite && !theirs {
+		err = r.emptyCardOf(ctx, o.With)
+	}
 	if err != nil {
 		if old.Owner != "" {
 			err = fmt.Errorf("%w; to cut %s off now without it: tokendesk unassign %s, or tokendesk compromise %s", err, old.Owner, old.ID, old.ID)
@@ -67,7 +74,18 @@ func (r *Runner) replace(ctx context.Context, by audit.Officer, o Reissue, tell 
 	p.Old, p.OldSerial, p.OldEnd = old.ID, old.Serial, o.Old
 	w := r.job(planReplace, by, o.With, p, tell)
 	w.there = there
-	return w.run(ctx)
+	changes, err := w.run(ctx)
+	return changes, errors.Join(err, w.tellSameKey(o))
+}
+
+// tellSameKey says what else is lost with the old token.
+func (w *work) tellSameKey(o Reissue) error {
+	var lines []string
+	err := w.Vault.View(func(tx *vault.Tx) (err error) { lines, err = SameKey(tx, o.ending()); return err })
+	for _, line := range lines {
+		w.tell(Progress{Kind: Note, Text: line})
+	}
+	return err
 }
 
 // replaceable returns the token that is replaced, or refuses what is to become of it.
@@ -147,6 +165,51 @@ func (r *Runner) freshReplacement(o Reissue, old vault.Token) (p params, err err
 		return err
 	})
 	return p, err
+}
+
+// freeCard refuses a device whose smart card is on record, and not the receiver's: the replacement would give them somebody else's
+// keys, or erase those. The receiver's own stays as it is.
+func (r *Runner) freeCard(o Reissue, old vault.Token, user string) (theirs bool, err error) {
+	err = r.Vault.View(func(tx *vault.Tx) error {
+		card, err := onCard(tx, o.With)
+		next := fmt.Sprintf("wipe it first: tokendesk wipe %s; or choose another device", device.PIVToken(o.With.Device()))
+		switch {
+		case err != nil || card.ID == "":
+			return err
+		case card.Owner != "" && strings.EqualFold(card.Owner, user):
+			theirs = true
+			return nil
+		case card.Tenant != old.Tenant:
+			return refuse(next, "the smart card of %s is in use by another tenant", o.With.Device())
+		case card.Owner != "":
+			return refuse(next, "the smart card of %s belongs to %s, and not to %s", o.With.Device(), card.Owner, user)
+		default:
+			return refuse(next, "the smart card of %s has keys already, which somebody may have used", o.With.Device())
+		}
+	})
+	return theirs, err
+}
+
+// emptyCardOf refuses a device that is new to the desk and on whose smart card is something, which would be erased.
+func (r *Runner) emptyCardOf(ctx context.Context, id device.TokenID) error {
+	if r.OpenPIV == nil || id.Device().Family() != device.YubiKey {
+		return nil
+	}
+	err := r.OpenPIV(ctx, id.Device(), func(card device.PIV, _ bool) error {
+		state, err := expected(ctx, card, device.PIVToken(id.Device()))
+		if err != nil {
+			return err
+		}
+		fresh, err := untouched(ctx, card, state)
+		if err == nil && !fresh {
+			err = refuse("look what it is used for first; to erase that, repeat with --overwrite", "the smart card of %s is in use: it has %s", id.Device(), holds(state))
+		}
+		return err
+	})
+	if errors.Is(err, ErrNoCard) {
+		return nil
+	}
+	return err
 }
 
 // receiver is who gets the replacement. The owner of the old token is not asked about: where the central service takes one

@@ -47,6 +47,7 @@ type params struct {
 	Subject   string              `json:"subject,omitempty"`   // of their requests
 	Overwrite bool                `json:"overwrite,omitempty"` // an officer has said that what the card holds may go
 	Revoke    []vault.Revocation  `json:"revoke,omitempty"`    // what has to be revoked because of this
+	CardOf    *string             `json:"card_of,omitempty"`   // reissue: another tenant, whose card may be reset with its key
 }
 
 // work is a job being carried out.

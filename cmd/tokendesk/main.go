@@ -51,7 +51,7 @@ func report(err error) int {
 	if !errors.As(err, &known) {
 		known = api.Errorf(api.Invalid, "%v", err) // only the command line's own parser fails without a code
 	}
-	words := "tokendesk: " + known.Message
+	words := "tokendesk: " + harmlessLines(strings.Split(known.Message, "\n")) // others' names are in it
 	if s := screenOn(os.Stderr); s.terminal {
 		s.say("%s", words)
 	} else {

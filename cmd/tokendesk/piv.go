@@ -51,7 +51,7 @@ func pivCommand() *cli.Command {
 			},
 			{
 				Name: "import-cert", Usage: "check a certificate against a card's key, and store it on the card", ArgsUsage: "DEVICE FILE|-", Action: importCertificate,
-				Flags: []cli.Flag{slot},
+				Flags: []cli.Flag{&cli.StringFlag{Name: "slot", Usage: "of the key in `SLOT`; without it, of the key that the certificate is for"}},
 			},
 			{Name: "unblock", Usage: "give a card a new PIN, by the vault's PUK", ArgsUsage: "DEVICE", Action: unblockPIV, Flags: pinFlags()},
 			{Name: "pin", Usage: "give the PIN to its holder, once", ArgsUsage: "DEVICE", Action: pivPIN, Flags: pinFlags()},

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/urfave/cli/v2"
 
 	"tokendesk/cmd/internal/api"
@@ -17,7 +20,7 @@ import (
 )
 
 func requestPIV(c *cli.Context) error {
-	device, path, err := pivPath(c)
+	_, path, err := pivPath(c)
 	if err != nil {
 		return err
 	}
@@ -25,11 +28,16 @@ func requestPIV(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	pin, err := holdersPIN(c, device, path, slot)
+	var card api.PIV
+	if err := daemon(c).Get(c.Context, path, nil, &card); err != nil {
+		return err
+	}
+	pin, err := holdersPIN(c, card, slot)
 	if err != nil {
 		return err
 	}
 	defer pin.Wipe()
+	announceTouch(c, card, slot)
 	var r api.PIVRequest
 	if err := daemon(c).PostSecret(c.Context, path+"/csr", api.CSR{Slot: slot, Subject: c.String("subject")}, &r, pin); err != nil {
 		return err
@@ -53,8 +61,8 @@ func requestPIV(c *cli.Context) error {
 	return nil
 }
 
-func writeText(file, text string, force bool) error {
-	return writeFile(file, force, func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
+func writeText(file, words string, force bool) error {
+	return writeFile(file, force, func(w io.Writer) error { _, err := io.WriteString(w, words); return err })
 }
 
 func slotAsked(c *cli.Context) (string, error) {
@@ -66,19 +74,15 @@ func slotAsked(c *cli.Context) (string, error) {
 }
 
 // holdersPIN asks the holder for the PIN, unless the vault has it still, or the key asks for none.
-func holdersPIN(c *cli.Context, device, path, slot string) (pin secret.Secret, err error) {
-	var card api.PIV
-	if err := daemon(c).Get(c.Context, path, nil, &card); err != nil {
-		return pin, err
-	}
-	at := slices.IndexFunc(card.Slots, func(s api.PIVSlot) bool { return s.Slot == slot })
-	if card.PINWaits || card.Token == nil || at < 0 || card.Slots[at].PINPolicy == "never" {
+func holdersPIN(c *cli.Context, card api.PIV, slot string) (pin secret.Secret, err error) {
+	key, known := keyIn(card, slot)
+	if card.PINWaits || card.Token == nil || !known || key.PINPolicy == "never" {
 		return pin, nil // the daemon says what is wrong, if anything is
 	}
 	if c.Bool("pin-stdin") {
 		return readLine(c.App.Reader)
 	}
-	pin, err = typedPIN(c, "The holder's PIN of "+device)
+	pin, err = typedPIN(c, "The holder's PIN of "+card.Device)
 	if err != nil {
 		return pin, err
 	}
@@ -86,6 +90,24 @@ func holdersPIN(c *cli.Context, device, path, slot string) (pin secret.Secret, e
 		return pin, usage("the PIN is empty; nothing was tried")
 	}
 	return pin, nil
+}
+
+func keyIn(card api.PIV, slot string) (key api.PIVSlot, known bool) {
+	at := slices.IndexFunc(card.Slots, func(s api.PIVSlot) bool { return s.Slot == slot })
+	if at < 0 {
+		return key, false
+	}
+	return card.Slots[at], true
+}
+
+// announceTouch says that the key is about to wait for a touch. A request is answered in one piece, which comes after it.
+func announceTouch(c *cli.Context, card api.PIV, slot string) {
+	key, _ := keyIn(card, slot)
+	if key.TouchPolicy == "" || key.TouchPolicy == "never" || c.Bool("json") {
+		return
+	}
+	out := screenOn(c.App.ErrWriter) // the request takes the standard output
+	out.mark(text.FgCyan, "●", "%s", out.paint(text.Bold, "touch the key when it blinks"))
 }
 
 // maxCertificate is how large a file with a certificate may be, in bytes.
@@ -100,11 +122,11 @@ func importCertificate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	slot, err := slotAsked(c)
+	der, err := certificateFile(c, args[1])
 	if err != nil {
 		return err
 	}
-	der, err := certificateFile(c, args[1])
+	slot, err := slotFor(c, path, der)
 	if err != nil {
 		return err
 	}
@@ -123,6 +145,35 @@ func importCertificate(c *cli.Context) error {
 		out.say("%s", l)
 	}
 	return nil
+}
+
+// slotFor is the slot that was asked for, or else that of the key which a certificate is for.
+func slotFor(c *cli.Context, path string, der []byte) (string, error) {
+	if c.IsSet("slot") {
+		return slotAsked(c)
+	}
+	x, err := x509.ParseCertificate(der)
+	if err != nil {
+		return "", usage("cannot read the certificate: %v", err)
+	}
+	var card api.PIV
+	if err := daemon(c).Get(c.Context, path, nil, &card); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(x.RawSubjectPublicKeyInfo)
+	public := hex.EncodeToString(sum[:])
+	for _, s := range card.Slots {
+		if s.Public == public {
+			return s.Slot, nil
+		}
+	}
+	switch len(card.Slots) { // what is wrong with the only one that can be meant is said by the daemon
+	case 0:
+		return "9a", nil
+	case 1:
+		return card.Slots[0].Slot, nil
+	}
+	return "", api.Errorf(api.Refused, "the certificate of %s is for none of the keys of %s: see what it has: tokendesk piv show %s", cut(harmless(x.Subject.String()), 100), card.Device, card.Device)
 }
 
 // certificateFile reads the one certificate of a file, PEM or DER.
@@ -221,7 +272,8 @@ func revoked(c *cli.Context, due []api.Certificate, fingerprint string) error {
 	fingerprint = strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))
 	var which []api.Certificate
 	for _, r := range due {
-		if len(fingerprint) >= 8 && strings.HasPrefix(r.SHA256, fingerprint) {
+		known := slices.ContainsFunc(which, func(w api.Certificate) bool { return w.SHA256 == r.SHA256 }) // on another card
+		if len(fingerprint) >= 8 && strings.HasPrefix(r.SHA256, fingerprint) && !known {
 			which = append(which, r)
 		}
 	}

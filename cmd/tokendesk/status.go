@@ -64,6 +64,10 @@ func status(c *cli.Context) error {
 	} else if s.Leavers > 0 {
 		rows = append(rows, [2]string{"Leavers", these(s.Leavers, "1 leaver's tokens are", "%d leavers' tokens are") + " to come back: tokendesk leavers"})
 	}
+	if s.Revocations > 0 {
+		rows = append(rows, [2]string{"Certificates", out.paint(text.FgYellow,
+			these(s.Revocations, "1 is", "%d are")+" to be revoked at the issuer: tokendesk piv revocations")})
+	}
 	if line := noticesLine(out, s.Notices); line != "" {
 		rows = append(rows, [2]string{"Notices", line})
 	}

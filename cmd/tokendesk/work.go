@@ -214,21 +214,38 @@ func work(c *cli.Context, path string, in any) error {
 
 // follow asks the daemon for something that takes a while, and shows how it goes.
 func follow(c *cli.Context, out screen, path string, in any) (api.Outcome, error) {
-	return daemon(c).Work(c.Context, path, in, func(p api.Progress) {
+	var due []string
+	outcome, err := daemon(c).Work(c.Context, path, in, func(p api.Progress) {
+		words := harmless(p.Text)
 		switch {
 		case out.json:
 			out.printJSON(api.Event{Progress: &p})
 		case p.Kind == "done":
-			out.done("%s", p.Text)
+			out.done("%s", words)
 		case p.Kind == "touch" && p.Slot == 0: // of a card, which shows no code
-			out.mark(text.FgCyan, "●", "%s", out.paint(text.Bold, p.Text))
+			out.mark(text.FgCyan, "●", "%s", out.paint(text.Bold, words))
 		case p.Kind == "touch":
-			out.mark(text.FgCyan, "●", "%s (code %d)", out.paint(text.Bold, p.Text), p.Codes+1)
+			out.mark(text.FgCyan, "●", "%s (code %d)", out.paint(text.Bold, words), p.Codes+1)
+		case strings.HasPrefix(p.Text, dueNote):
+			due = append(due, p.Text)
 		default:
-			out.wait("%s", p.Text)
+			out.wait("%s", words)
 		}
 	})
+	for _, note := range due {
+		told := func(r api.Certificate) bool {
+			return strings.HasSuffix(note, "issued by "+r.Issuer+", serial "+r.Serial)
+		}
+		if !slices.ContainsFunc(outcome.Revoke, told) {
+			out.wait("%s", harmless(note))
+		}
+	}
+	return outcome, err
 }
+
+// dueNote begins the note that work tells about each certificate to be revoked. The outcome tells of the same; where there is
+// none, or not of that one, the note is shown.
+const dueNote = "to be revoked at its issuer: "
 
 // concluded shows what work has come to.
 func concluded(out screen, outcome api.Outcome) error {

@@ -40,7 +40,12 @@ func open(ctx context.Context, reader string) (*Card, error) {
 		err  error
 	}
 	done := make(chan result)
+	over, err := takeTurn(limited, reader)
+	if err != nil {
+		return nil, notInTime(ctx)
+	}
 	go func() {
+		defer over()
 		c, err := connect(reader)
 		select {
 		case done <- result{c, err}:
@@ -54,11 +59,16 @@ func open(ctx context.Context, reader string) (*Card, error) {
 	case r := <-done:
 		return r.card, r.err
 	case <-limited.Done():
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		return nil, busy(holders("/proc")) // by a transaction, which pcscd waits for
+		return nil, notInTime(ctx)
 	}
+}
+
+// notInTime is why a card could not be connected to: ctx has ended, or another program's transaction lasts.
+func notInTime(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return busy(holders("/proc"))
 }
 
 func connect(reader string) (*Card, error) {
@@ -66,7 +76,6 @@ func connect(reader string) (*Card, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer takeTurn(reader)()
 	card, err := c.Connect(reader, scard.ShareExclusive, scard.ProtocolT1)
 	if err == nil {
 		return &Card{context: c, card: card, patient: patience}, nil
@@ -81,16 +90,6 @@ func connect(reader string) (*Card, error) {
 	}
 	again.Release()
 	return nil, denied("access_card")
-}
-
-// turns are the readers that something in this process is just being connected to: while a reader is asked for its place,
-// its card cannot be had exclusively.
-var turns sync.Map // of *sync.Mutex, by reader
-
-func takeTurn(reader string) (over func()) {
-	turn, _ := turns.LoadOrStore(reader, new(sync.Mutex))
-	turn.(*sync.Mutex).Lock()
-	return turn.(*sync.Mutex).Unlock
 }
 
 // Transmit implements device.Card. A card that says nothing for 20 s, or 3 minutes if it is to generate a key, is

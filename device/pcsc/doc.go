@@ -27,7 +27,8 @@ func (Bus) Name() string { return "pcsc" }
 
 // Times that nothing takes longer than, unless it has stopped answering.
 const (
-	connectTime = 10 * time.Second // another program's transaction is waited for
+	connectTime = 2 * time.Second // another program's transaction is waited for; who needs the card for long asks again
+	turnTime    = time.Second     // that somebody else of this process is connecting, before nobody waits for that any more
 	placeTime   = time.Second
 	answerTime  = 20 * time.Second // a touch has 15
 	// Keys of 4096 bits take a minute, and can take two.

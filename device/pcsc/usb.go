@@ -1,13 +1,13 @@
 package pcsc
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/ebfe/scard"
 )
@@ -17,29 +17,33 @@ import (
 const usbChannel = 0x0020
 
 // place finds out which USB port a reader is plugged into, and whether that is one of the kernel's virtual host controller
-// (rule D6). The reader is asked without touching its card; meanwhile nobody can have the card exclusively, so that it is not
-// done more often than needed. If it does not say, or could not be asked as another program has it exclusively, then it
-// counts as emulated while there is any virtual device.
-func place(reader string) (port string, emulated, asked bool) {
-	told := make(chan []byte, 1)
-	go func() { told <- channelOf(reader) }()
-	late := time.NewTimer(placeTime)
-	defer late.Stop()
+// (rule D6). The reader is asked without touching its card; meanwhile nobody can have the card exclusively, so that it is
+// done before anybody is told of the card, and never later. If it does not say, or could not be asked as another program has
+// it, then it counts as emulated while there is any virtual device.
+func place(reader string) (port string, emulated bool) {
+	limited, cancel := context.WithTimeout(context.Background(), placeTime)
+	defer cancel()
 	var channel []byte
-	select {
-	case channel = <-told:
-	case <-late.C: // pcscd waits for another program's transaction
+	if over, err := takeTurn(limited, reader); err == nil {
+		told := make(chan []byte, 1)
+		go func() {
+			channel := channelOf(reader)
+			over()
+			told <- channel
+		}()
+		select {
+		case channel = <-told:
+		case <-limited.Done(): // pcscd waits for another program's transaction
+		}
 	}
 	if len(channel) != 4 {
-		return "", devices(sysfs).virtual(), channel != nil
+		return "", devices(sysfs).virtual()
 	}
-	port, emulated = devices(sysfs).find(binary.NativeEndian.Uint32(channel))
-	return port, emulated, true
+	return devices(sysfs).find(binary.NativeEndian.Uint32(channel))
 }
 
-// channelOf asks a reader for its channel; nil: it cannot be asked, empty: it does not say.
+// channelOf asks a reader for its channel; nil: it cannot be asked, or does not say.
 func channelOf(reader string) []byte {
-	defer takeTurn(reader)()
 	c, err := establish()
 	if err != nil {
 		return nil
@@ -52,7 +56,7 @@ func channelOf(reader string) []byte {
 	defer card.Disconnect(scard.LeaveCard)
 	channel, err := card.GetAttrib(scard.AttrChannelId)
 	if err != nil {
-		return []byte{}
+		return nil
 	}
 	return channel
 }

@@ -27,6 +27,7 @@ const (
 type watch struct {
 	bus     Bus
 	tell    func(device.CardEvent)
+	place   func(reader string) (port string, emulated bool)
 	waits   *scard.Context
 	asks    *scard.Context // while the other waits
 	readers map[string]*reader
@@ -37,13 +38,13 @@ type reader struct {
 	state scard.StateFlag
 	card  device.CardInfo // zero: none
 
-	asked    bool // for what follows, since its card was inserted
+	asked    bool // for what follows, when its card was inserted: once, whatever the answer
 	port     string
 	emulated bool
 }
 
 func newWatch(b Bus, fn func(device.CardEvent)) (*watch, error) {
-	w := &watch{bus: b, tell: fn, readers: map[string]*reader{}}
+	w := &watch{bus: b, tell: fn, place: place, readers: map[string]*reader{}}
 	var err error
 	if w.waits, err = establish(); err != nil {
 		return nil, err
@@ -181,7 +182,8 @@ func (w *watch) look(s scard.ReaderState, readers int) {
 		return
 	}
 	if !r.asked {
-		r.port, r.emulated, r.asked = place(s.Reader)
+		r.port, r.emulated = w.place(s.Reader)
+		r.asked = true
 	}
 	w.set(r, w.describe(r, s, readers))
 }

@@ -20,10 +20,11 @@ const (
 	tagCheck       = 0xFE // empty
 )
 
-// Bounds of a certificate: what YubiKeys from firmware 4 on have room for, and what a compressed one may become.
+// Bounds of a certificate: what YubiKeys from firmware 4 on have room for, and what is read, also of a compressed one: who
+// keeps certificates keeps no larger ones.
 const (
-	maxObject   = 3052
-	maxInflated = 1 << 16
+	maxObject      = 3052
+	maxCertificate = 16 << 10
 )
 
 // certificate reads the certificate of a slot. present: there is something, even if it is not a certificate.
@@ -68,9 +69,12 @@ func parseCertificate(object []byte) (*x509.Certificate, error) {
 		if err != nil {
 			return nil, err
 		}
-		if der, err = io.ReadAll(io.LimitReader(z, maxInflated)); err != nil {
+		if der, err = io.ReadAll(io.LimitReader(z, maxCertificate+1)); err != nil {
 			return nil, err
 		}
+	}
+	if len(der) > maxCertificate {
+		return nil, fmt.Errorf("%w: a certificate of more than %d bytes", device.ErrCorrupt, maxCertificate)
 	}
 	return x509.ParseCertificate(der)
 }

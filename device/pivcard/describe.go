@@ -33,13 +33,20 @@ func (c *Card) Describe(ctx context.Context) (device.PIVState, error) {
 	if err := c.describeSecrets(ctx, &state); err != nil {
 		return device.PIVState{}, err
 	}
+	strange := false
 	for _, slot := range slots() {
-		key, err := c.describeSlot(ctx, slot)
+		key, unread, err := c.describeSlot(ctx, slot)
 		if err != nil {
 			return device.PIVState{}, err
 		}
+		strange = strange || unread
 		if key != nil {
 			state.Keys = append(state.Keys, *key)
+		}
+	}
+	if strange { // or is it the card that answers no more?
+		if _, err := c.do(ctx, "ask for the version", insVersion, 0, 0, nil); err != nil {
+			return device.PIVState{}, err
 		}
 	}
 	return state, nil
@@ -85,27 +92,37 @@ func (c *Card) describeSecrets(ctx context.Context, state *device.PIVState) erro
 	return nil
 }
 
-// describeSlot tells what is in a slot; nil: nothing.
-func (c *Card) describeSlot(ctx context.Context, slot device.PIVSlot) (*device.PIVKey, error) {
-	key, err := c.key(ctx, slot)
-	if err != nil {
-		return nil, err
+// describeSlot tells what is in a slot; nil: nothing. One that cannot be understood (unread) holds something of which no more is
+// told: it must not keep a card from being described, and thereby from being reset.
+func (c *Card) describeSlot(ctx context.Context, slot device.PIVSlot) (key *device.PIVKey, unread bool, err error) {
+	key, err = c.key(ctx, slot)
+	if unread = isStrange(err); err != nil && !unread {
+		return nil, false, err
 	}
 	certificate, present, err := c.certificate(ctx, slot)
-	if err != nil {
-		return nil, err
+	if isStrange(err) {
+		unread = true
+	} else if err != nil {
+		return nil, false, err
 	}
-	if key == nil && !present {
-		return nil, nil
+	if key == nil && !present && !unread {
+		return nil, false, nil
 	}
 	if key == nil {
 		key = &device.PIVKey{PIVKeySpec: device.PIVKeySpec{Slot: slot}}
 	}
 	key.Certificate = certificate
-	return key, nil
+	return key, unread, nil
 }
 
-// key tells about the key in a slot, and whether it is attested; nil: there is none, or the card does not tell.
+// isStrange tells whether the card has answered, by what is not understood.
+func isStrange(err error) bool {
+	_, refused := errors.AsType[status](err)
+	return refused || errors.Is(err, device.ErrCorrupt)
+}
+
+// key tells about the key in a slot, and whether it is attested; nil: there is none, or the card does not tell. What is known of
+// it is returned with an error, too.
 func (c *Card) key(ctx context.Context, slot device.PIVSlot) (*device.PIVKey, error) {
 	key, err := c.keyOf(ctx, slot)
 	if err != nil || key != nil && !key.Generated || key == nil && c.hasMetadata() {
@@ -125,7 +142,7 @@ func (c *Card) key(ctx context.Context, slot device.PIVSlot) (*device.PIVKey, er
 	case errors.As(err, new(*device.FirmwareError)):
 		return key, nil
 	}
-	return nil, err
+	return key, err
 }
 
 // keyOf asks for the metadata of a key; nil: there is none, or no metadata.
@@ -158,11 +175,13 @@ func keyFrom(slot device.PIVSlot, about map[int][]byte) (*device.PIVKey, error) 
 	if b := about[metaOrigin]; len(b) == 1 {
 		key.Generated = b[0] == 1
 	}
-	var err error
 	if b, ok := about[metaPublic]; ok {
-		key.Public, err = parsePublic(key.Algorithm, b)
+		var err error
+		if key.Public, err = parsePublic(key.Algorithm, b); err != nil {
+			return nil, err
+		}
 	}
-	return key, err
+	return key, nil
 }
 
 // public finds the public key in a slot, by what the card tells: not by what it proves.

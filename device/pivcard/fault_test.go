@@ -56,13 +56,13 @@ var operations = map[string]func(ctx context.Context, c *pivcard.Card, key secre
 	},
 	"verify": func(ctx context.Context, c *pivcard.Card, key secret.Secret) error { return c.VerifyPIN(ctx, factory) },
 	"change the PIN": func(ctx context.Context, c *pivcard.Card, key secret.Secret) error {
-		return c.ChangePIN(ctx, factory, factory)
+		return c.ChangePIN(ctx, factory, pin("123456"))
 	},
 	"change the PUK": func(ctx context.Context, c *pivcard.Card, key secret.Secret) error {
-		return c.ChangePUK(ctx, factory, factory)
+		return c.ChangePUK(ctx, factory, pin("12345678"))
 	},
 	"unblock": func(ctx context.Context, c *pivcard.Card, key secret.Secret) error {
-		return c.Unblock(ctx, factory, factory)
+		return c.Unblock(ctx, factory, pin("123456"))
 	},
 	"generate": func(ctx context.Context, c *pivcard.Card, key secret.Secret) error {
 		_, err := c.Generate(ctx, key, device.PIVKeySpec{Slot: 0x9C, Algorithm: device.ECCP256, PIN: device.PINAlways, Touch: device.TouchNever})

@@ -7,6 +7,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -109,14 +111,50 @@ func TestCompressedCertificate(t *testing.T) {
 	}
 	packed.Reset()
 	z.Reset(&packed)
-	z.Write(make([]byte, 4*maxInflated)) // of which a part is read
+	z.Write(make([]byte, 4*maxCertificate)) // of which a part is read
 	z.Close()
 	if _, err := parseCertificate(append(element(tagCertificate, packed.Bytes()...), element(tagInfo, 1)...)); err == nil {
 		t.Error("zeros are a certificate")
 	}
+	large, err := x509.ParseCertificate(inflatable(t))
+	if err != nil || len(large.Raw) <= maxCertificate {
+		t.Fatalf("%v, %d bytes", err, len(large.Raw))
+	}
+	packed.Reset()
+	z.Reset(&packed)
+	z.Write(large.Raw)
+	z.Close()
+	if packed.Len() > maxObject {
+		t.Fatalf("no card has room for %d bytes", packed.Len())
+	}
+	for name, object := range map[string][]byte{
+		"compressed": append(element(tagCertificate, packed.Bytes()...), element(tagInfo, 1)...),
+		"plain":      append(element(tagCertificate, large.Raw...), element(tagInfo, 0)...),
+	} {
+		if _, err := parseCertificate(object); !errors.Is(err, device.ErrCorrupt) {
+			t.Errorf("%s, of %d bytes: %v", name, len(large.Raw), err)
+		}
+	}
 	if _, err := parseCertificate(append(element(tagCertificate, want.Raw...), element(tagInfo, 1)...)); err == nil {
 		t.Error("it is not compressed")
 	}
+}
+
+// inflatable is a certificate that is larger than what is kept, and small when it is compressed.
+func inflatable(t *testing.T) []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: make([]byte, maxCertificate)}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 func TestElements(t *testing.T) {

@@ -21,7 +21,8 @@ const (
 	factoryManagement = "\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08\x01\x02\x03\x04\x05\x06\x07\x08"
 )
 
-// or returns s, or what stands for it if it is zero; the caller wipes it.
+// or returns s, or what the factory gave in its place if it is zero; the caller wipes it. Only what a card has may be zero: what it
+// is to get would, by an empty or wiped secret, be what everybody knows.
 func or(s secret.Secret, factory string) secret.Secret {
 	if s.IsZero() {
 		return secret.New([]byte(factory))
@@ -71,23 +72,22 @@ func (c *Card) VerifyPIN(ctx context.Context, pin secret.Secret) error {
 
 // ChangePIN implements device.PIV.
 func (c *Card) ChangePIN(ctx context.Context, current, next secret.Secret) error {
-	return c.replace(ctx, insChangeReference, refPIN, or(current, factoryPIN), or(next, factoryPIN), "PIN", "PIN")
+	return c.replace(ctx, insChangeReference, refPIN, or(current, factoryPIN), next, "PIN", "PIN")
 }
 
 // ChangePUK implements device.PIV.
 func (c *Card) ChangePUK(ctx context.Context, current, next secret.Secret) error {
-	return c.replace(ctx, insChangeReference, refPUK, or(current, factoryPUK), or(next, factoryPUK), "PUK", "PUK")
+	return c.replace(ctx, insChangeReference, refPUK, or(current, factoryPUK), next, "PUK", "PUK")
 }
 
 // Unblock implements device.PIV.
 func (c *Card) Unblock(ctx context.Context, puk, pin secret.Secret) error {
-	return c.replace(ctx, insResetRetry, refPIN, or(puk, factoryPUK), or(pin, factoryPIN), "PUK", "PIN")
+	return c.replace(ctx, insResetRetry, refPIN, or(puk, factoryPUK), pin, "PUK", "PIN")
 }
 
-// replace sends a secret that the card has, by its name, and one that it is to have. It wipes both.
+// replace sends a secret that the card has, by its name, which it wipes, and one that it is to have.
 func (c *Card) replace(ctx context.Context, ins, ref byte, current, next secret.Secret, has, gets string) error {
 	defer current.Wipe()
-	defer next.Wipe()
 	if err := errors.Join(checkSize(has, current), checkSize(gets, next)); err != nil {
 		return err
 	}
@@ -127,8 +127,6 @@ func (c *Card) CheckManagementKey(ctx context.Context, key secret.Secret) error 
 
 // SetManagementKey implements device.PIV.
 func (c *Card) SetManagementKey(ctx context.Context, current, next secret.Secret) error {
-	next = or(next, factoryManagement)
-	defer next.Wipe()
 	if next.Len() != device.ManagementKeySize {
 		return fmt.Errorf("a management key has %d bytes, not %d", device.ManagementKeySize, next.Len())
 	}

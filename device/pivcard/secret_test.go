@@ -1,6 +1,7 @@
 package pivcard_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -55,6 +56,32 @@ func TestSizesAreCheckedBeforeTriesAreSpent(t *testing.T) {
 	}
 }
 
+// What a card is to get is never what everybody knows, because a secret is empty or was wiped.
+func TestNoSecretIsSetToTheFactorys(t *testing.T) {
+	for _, firmware := range firmwares {
+		c, ctx := direct(t, firmware), t.Context()
+		code, key := pin("654321"), secret.Random(device.ManagementKeySize)
+		must(t, c.ChangePIN(ctx, factory, code))
+		must(t, c.SetManagementKey(ctx, factory, key))
+		wiped := secret.Random(device.ManagementKeySize)
+		wiped.Wipe()
+		for _, next := range []secret.Secret{{}, wiped} {
+			for _, err := range []error{
+				c.ChangePIN(ctx, code, next), c.ChangePUK(ctx, factory, next), c.Unblock(ctx, factory, next), c.SetManagementKey(ctx, key, next),
+			} {
+				if err == nil || errors.As(err, new(*device.PINError)) {
+					t.Error(err)
+				}
+			}
+		}
+		must(t, c.VerifyPIN(ctx, code))
+		must(t, c.CheckManagementKey(ctx, key))
+		if s := describe(t, c); s.DefaultPIN || s.PINRetries != 3 || s.DefaultManagementKey {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
 func TestOtherManagementKey(t *testing.T) {
 	for _, firmware := range firmwares {
 		c, ctx := direct(t, firmware), t.Context()
@@ -71,7 +98,7 @@ func TestOtherManagementKey(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		must(t, c.SetManagementKey(ctx, other, factory))
+		must(t, c.SetManagementKey(ctx, other, secret.New(bytes.Clone(piv.DefaultManagementKey))))
 		must(t, c.CheckManagementKey(ctx, factory))
 	}
 }

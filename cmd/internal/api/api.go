@@ -241,19 +241,20 @@ type Event struct {
 
 // Status is how the desk is.
 type Status struct {
-	Version    string         `json:"version"`
-	Since      time.Time      `json:"since"`
-	Vault      Vault          `json:"vault"`
-	Tokens     map[string]int `json:"tokens" doc:"Number of tokens by status"`
-	Stock      int            `json:"stock" doc:"Active tokens without owner"`
-	Stale      int            `json:"stale,omitempty" doc:"Tokens to be resynced before use, since the vault was restored"`
-	Keys       int            `json:"devices" doc:"Inserted devices"`
-	Buses      []Bus          `json:"buses"`
-	Central    Central        `json:"central"`
-	Unfinished []string       `json:"unfinished" doc:"Work that waits to be resolved"`
-	Notices    *NoticesStatus `json:"notices,omitempty" doc:"Mail to tokens' holders; absent while the vault is not open"`
-	Leavers    int            `json:"leavers,omitempty" doc:"People whose tokens are to come back"`
-	Overdue    int            `json:"leavers_overdue,omitempty" doc:"Of those, whose deadline has passed"`
+	Version     string         `json:"version"`
+	Since       time.Time      `json:"since"`
+	Vault       Vault          `json:"vault"`
+	Tokens      map[string]int `json:"tokens" doc:"Number of tokens by status"`
+	Stock       int            `json:"stock" doc:"Active tokens without owner"`
+	Stale       int            `json:"stale,omitempty" doc:"Tokens to be resynced before use, since the vault was restored"`
+	Revocations int            `json:"revocations,omitempty" doc:"Certificates that are to be revoked at their issuers"`
+	Keys        int            `json:"devices" doc:"Inserted devices"`
+	Buses       []Bus          `json:"buses"`
+	Central     Central        `json:"central"`
+	Unfinished  []string       `json:"unfinished" doc:"Work that waits to be resolved"`
+	Notices     *NoticesStatus `json:"notices,omitempty" doc:"Mail to tokens' holders; absent while the vault is not open"`
+	Leavers     int            `json:"leavers,omitempty" doc:"People whose tokens are to come back"`
+	Overdue     int            `json:"leavers_overdue,omitempty" doc:"Of those, whose deadline has passed"`
 }
 
 // Finding is one thing that doctor looked at.

@@ -150,6 +150,9 @@ func (d *Daemon) checkWork(desk *localapi.Desk) []api.Finding {
 		for _, j := range jobs {
 			found = append(found, bad("work", "tokendesk resolve "+string(j.Token), "%s: %s", j.Token, provision.Waiting(j)))
 		}
+		if n := tx.Counts().Revocations; n > 0 {
+			found = append(found, bad("cards", "tokendesk piv revocations", "certificates to be revoked at their issuers: %d", n))
+		}
 		parked, err := tx.ParkedFrom(0, shownParked)
 		for _, c := range parked {
 			why := c.Problem

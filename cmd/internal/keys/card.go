@@ -77,12 +77,25 @@ func (c card) identify(ctx context.Context, p *port, key *Key) error {
 			return nil
 		}
 	}
-	over, err := p.registry.turn(ctx, p)
-	if err != nil {
-		return err
+	for enough := (time.Time{}); ; { // between tries it is the turn of others: nobody knows yet whose card it is
+		over, err := p.registry.turn(ctx, p)
+		if err != nil {
+			return err
+		}
+		if enough.IsZero() {
+			enough = time.Now().Add(momentsTime)
+		}
+		err = c.ask(ctx, key)
+		over()
+		if !again(ctx, err, enough) {
+			return err
+		}
 	}
-	defer over()
-	opened, err := c.open(ctx, key.Info.Path)
+}
+
+// ask opens a card to find out whose it is.
+func (c card) ask(ctx context.Context, key *Key) error {
+	opened, err := c.Bus.Open(ctx, key.Info.Path)
 	if err != nil {
 		return err
 	}
@@ -141,23 +154,32 @@ func (c card) lend(ctx context.Context, p *port, key *Key, req request) error {
 
 // Others look at a card as well, when it is inserted and whenever its state changes, and have it for moments.
 const (
-	momentsGap   = 50 * time.Millisecond
-	momentsTries = 20
+	momentsGap  = 50 * time.Millisecond
+	momentsTime = time.Second
 )
 
 // open opens a card, which somebody else may be looking at.
-func (c card) open(ctx context.Context, reader string) (opened device.Card, err error) {
-	for range momentsTries {
-		if opened, err = c.Bus.Open(ctx, reader); !errors.Is(err, device.ErrBusy) {
+func (c card) open(ctx context.Context, reader string) (device.Card, error) {
+	for enough := time.Now().Add(momentsTime); ; {
+		opened, err := c.Bus.Open(ctx, reader)
+		if !again(ctx, err, enough) {
 			return opened, err
 		}
-		select {
-		case <-time.After(momentsGap):
-		case <-ctx.Done():
-			return nil, err
-		}
 	}
-	return nil, err
+}
+
+// again waits for a moment if a card was busy and it is not enough yet: a card that it took long to find busy is not had for
+// moments.
+func again(ctx context.Context, err error, enough time.Time) bool {
+	if !errors.Is(err, device.ErrBusy) || time.Now().Add(momentsGap).After(enough) {
+		return false
+	}
+	select {
+	case <-time.After(momentsGap):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // hopeless tells whether another look at a card would find the same.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"tokendesk/cmd/internal/api"
 	"tokendesk/device"
@@ -73,7 +74,7 @@ func (d *Desk) order(ctx context.Context, in *orderBody) (api.Outcomes, error) {
 	if err != nil {
 		return api.Outcomes{}, err
 	}
-	due, err := d.dueBefore(o.Tokens...)
+	due, err := d.dueBefore(ctx, o.Tokens...)
 	if err != nil {
 		return api.Outcomes{}, err
 	}
@@ -84,9 +85,22 @@ func (d *Desk) order(ctx context.Context, in *orderBody) (api.Outcomes, error) {
 	}
 	out, err := d.outcomes(ctx, tokens, changes, err)
 	if err == nil {
-		out.Revoke, err = d.dueSince(due, o.Tokens...)
+		out.Revoke, err = d.dueSince(ctx, due, o.Tokens...)
+	}
+	if err == nil {
+		out.Text, err = d.sameKeys(o)
 	}
 	return out, err
+}
+
+// sameKeys says what is lost with the tokens of an order, and still to be dealt with.
+func (d *Desk) sameKeys(o provision.Order) (text string, err error) {
+	err = d.Vault.View(func(tx *vault.Tx) error {
+		lines, err := provision.SameKey(tx, o)
+		text = strings.Join(lines, "; ")
+		return err
+	})
+	return text, err
 }
 
 // rolesFor are the roles of which an action takes one, as the table says. None: only the desk does it, and that is refused in

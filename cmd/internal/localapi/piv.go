@@ -144,7 +144,7 @@ func (d *Desk) provisionPIV(ctx context.Context, in *onPIV[api.ProvisionPIV], te
 		}
 		o.Keys = append(o.Keys, spec)
 	}
-	due, err := d.dueBefore(id)
+	due, err := d.dueBefore(ctx, id)
 	if err != nil {
 		return api.Outcome{}, err
 	}
@@ -156,7 +156,7 @@ func (d *Desk) provisionPIV(ctx context.Context, in *onPIV[api.ProvisionPIV], te
 	for _, r := range requests {
 		out.Requests = append(out.Requests, shownRequest(r))
 	}
-	return d.toRevoke(out, id, due)
+	return d.toRevoke(ctx, out, due, id)
 }
 
 // wished is a key to be generated; what was not said of it is what such slots are for (SP 800-73-4 part 1, section 3.3).

@@ -16,13 +16,29 @@ const renewal = 30 * 24 * time.Hour
 // certificatesFor are the certificates for the keys that a PIV application has now.
 func certificatesFor(tx *vault.Tx, t vault.Token) (all []api.Certificate, err error) {
 	known, err := tx.CertificatesOf(t.ID)
-	for _, c := range known {
-		if c.Generation == t.Generation && len(c.DER) > 0 {
+	for _, c := range current(known, t.Generation) {
+		if len(c.DER) > 0 {
 			all = append(all, certificateOf(c))
 		}
 	}
-	slices.SortFunc(all, func(a, b api.Certificate) int { return cmp.Compare(a.Slot, b.Slot) })
 	return all, err
+}
+
+// current are the keys of a generation, one record for each slot: of several certificates of a key, that which the card got
+// last. One that never arrived there takes no other's place. Known are in the order in which they were recorded.
+func current(known []vault.Certificate, generation int) (now []vault.Certificate) {
+	for _, c := range known {
+		at := slices.IndexFunc(now, func(other vault.Certificate) bool { return other.Slot == c.Slot })
+		switch {
+		case c.Generation != generation:
+		case at < 0:
+			now = append(now, c)
+		case !c.Imported.Before(now[at].Imported):
+			now[at] = c
+		}
+	}
+	slices.SortFunc(now, func(a, b vault.Certificate) int { return cmp.Compare(a.Slot, b.Slot) })
+	return now
 }
 
 // dueOnCard says what is to be done next about the PIV application of somebody.
@@ -42,10 +58,8 @@ func (d *Desk) dueOnCard(tx *vault.Tx, t vault.Token) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	slices.SortFunc(known, func(a, b vault.Certificate) int { return cmp.Compare(a.Slot, b.Slot) })
-	for _, c := range known {
+	for _, c := range current(known, t.Generation) {
 		switch end := c.NotAfter.Local().Format(time.DateOnly); {
-		case c.Generation != t.Generation:
 		case len(c.DER) == 0 && len(c.Request) > 0:
 			return fmt.Sprintf("waits for the certificate of slot %s: tokendesk piv import-cert %s FILE", c.Slot, on), nil
 		case len(c.DER) > 0 && time.Now().After(c.NotAfter):

@@ -99,12 +99,9 @@ func (d *Desk) recordedPIV(ctx context.Context, id device.TokenID) (out api.PIV,
 		if known, err = tx.CertificatesOf(id); err != nil {
 			return err
 		}
-		for _, c := range known {
-			if c.Generation == t.Generation {
-				out.Slots = append(out.Slots, recordedSlot(c))
-			}
+		for _, c := range current(known, t.Generation) {
+			out.Slots = append(out.Slots, recordedSlot(c))
 		}
-		slices.SortFunc(out.Slots, func(a, b api.PIVSlot) int { return cmp.Compare(a.Slot, b.Slot) })
 		out.PINWaits, err = tx.HasPIVSecret(id, t.Generation, vault.PIN)
 		return err
 	})
@@ -219,6 +216,12 @@ type certificatePath struct {
 	SHA256 string `path:"sha256" pattern:"^[0-9a-f]{64}$" doc:"Of the certificate, in hex" example:"0000000000000000000000000000000000000000000000000000000000000000"`
 }
 
+// mayOrder tells of which tenants the caller is an officer.
+func mayOrder(ctx context.Context) func(tenant string) bool {
+	r := reachOf(ctx)
+	return func(tenant string) bool { return officers.admits(r.in(tenant)) }
+}
+
 func (d *Desk) markRevoked(ctx context.Context, in *certificatePath) (out api.Certificate, err error) {
 	unknown := api.Errorf(api.NotFound, "no certificate on record has this fingerprint: tokendesk piv revocations lists those that are due")
 	err = d.Vault.View(func(tx *vault.Tx) error {
@@ -226,7 +229,7 @@ func (d *Desk) markRevoked(ctx context.Context, in *certificatePath) (out api.Ce
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(found, func(c vault.Certificate) bool { return officers.admits(reachOf(ctx).in(c.Tenant)) }) {
+		if !slices.ContainsFunc(found, func(c vault.Certificate) bool { return mayOrder(ctx)(c.Tenant) }) {
 			return unknown
 		}
 		return nil
@@ -234,23 +237,24 @@ func (d *Desk) markRevoked(ctx context.Context, in *certificatePath) (out api.Ce
 	if err != nil {
 		return out, err
 	}
-	c, err := d.Runner.MarkRevoked(officer(ctx), in.SHA256)
+	c, err := d.Runner.MarkRevoked(officer(ctx), in.SHA256, mayOrder(ctx))
 	if errors.Is(err, vault.ErrNotFound) {
 		err = unknown
 	}
 	return certificateOf(c), err
 }
 
-// dueBefore are the certificates on some devices' cards that are to be revoked before something is done with those.
-func (d *Desk) dueBefore(ids ...device.TokenID) (due map[uint64]bool, err error) {
+// dueBefore are the certificates on some devices' cards that are to be revoked before something is done with those, and of which the
+// caller may know.
+func (d *Desk) dueBefore(ctx context.Context, ids ...device.TokenID) (due map[uint64]bool, err error) {
 	due = map[uint64]bool{}
-	err = d.dueOn(ids, func(c vault.Certificate) { due[c.ID] = true })
+	err = d.dueOn(ctx, ids, func(c vault.Certificate) { due[c.ID] = true })
 	return due, err
 }
 
 // dueSince are those that are to be revoked since.
-func (d *Desk) dueSince(before map[uint64]bool, ids ...device.TokenID) (due []api.Certificate, err error) {
-	err = d.dueOn(ids, func(c vault.Certificate) {
+func (d *Desk) dueSince(ctx context.Context, before map[uint64]bool, ids ...device.TokenID) (due []api.Certificate, err error) {
+	err = d.dueOn(ctx, ids, func(c vault.Certificate) {
 		if !before[c.ID] {
 			due = append(due, certificateOf(c))
 		}
@@ -259,16 +263,16 @@ func (d *Desk) dueSince(before map[uint64]bool, ids ...device.TokenID) (due []ap
 }
 
 // toRevoke adds them to an outcome.
-func (d *Desk) toRevoke(out api.Outcome, id device.TokenID, before map[uint64]bool) (_ api.Outcome, err error) {
-	out.Revoke, err = d.dueSince(before, id)
+func (d *Desk) toRevoke(ctx context.Context, out api.Outcome, before map[uint64]bool, ids ...device.TokenID) (_ api.Outcome, err error) {
+	out.Revoke, err = d.dueSince(ctx, before, ids...)
 	return out, err
 }
 
-func (d *Desk) dueOn(ids []device.TokenID, fn func(vault.Certificate)) error {
+func (d *Desk) dueOn(ctx context.Context, ids []device.TokenID, fn func(vault.Certificate)) error {
 	return d.Vault.View(func(tx *vault.Tx) error {
 		due, err := tx.CertificatesDue()
 		for _, c := range due {
-			if slices.ContainsFunc(ids, func(id device.TokenID) bool { return id.Device() == c.Token.Device() }) {
+			if sees(ctx, c.Tenant) && slices.ContainsFunc(ids, func(id device.TokenID) bool { return id.Device() == c.Token.Device() }) {
 				fn(c)
 			}
 		}

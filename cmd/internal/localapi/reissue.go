@@ -29,7 +29,12 @@ func (d *Desk) reissue(ctx context.Context, in *onToken[api.Reissue], tell provi
 			return api.Outcome{}, err
 		}
 	}
-	due, err := d.dueBefore(o.Token)
+	o.May = mayOrder(ctx)
+	on := []device.TokenID{o.Token}
+	if o.With != "" {
+		on = append(on, o.With)
+	}
+	due, err := d.dueBefore(ctx, on...)
 	if err != nil {
 		return api.Outcome{}, err
 	}
@@ -38,7 +43,7 @@ func (d *Desk) reissue(ctx context.Context, in *onToken[api.Reissue], tell provi
 	if err != nil {
 		return out, err
 	}
-	return d.toRevoke(out, o.Token, due)
+	return d.toRevoke(ctx, out, due, on...)
 }
 
 // current refuses a token that is not in the inventory yet, and of a type that is retired.
@@ -98,7 +103,7 @@ func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provi
 	if err != nil {
 		return api.Outcome{}, err
 	}
-	due, err := d.dueBefore(id)
+	due, err := d.dueBefore(ctx, id)
 	if err != nil {
 		return api.Outcome{}, err
 	}
@@ -106,7 +111,7 @@ func (d *Desk) resolve(ctx context.Context, in *onToken[api.Resolve], tell provi
 	if err != nil {
 		return out, err
 	}
-	return d.toRevoke(out, id, due)
+	return d.toRevoke(ctx, out, due, id)
 }
 
 // resolved settles interrupted work as its caller says.

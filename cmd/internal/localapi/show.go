@@ -35,6 +35,7 @@ func (d *Desk) status(ctx context.Context, _ *nothing) (api.Status, error) {
 	}
 	if len(reachOf(ctx).desk) == 0 { // the rest is of everybody's tokens
 		s.Tokens, s.Stock, s.Stale, s.Leavers, s.Overdue, s.Notices, s.Vault.Waiting = map[string]int{}, 0, 0, 0, 0, nil, nil
+		s.Revocations = 0
 		s.Central = api.Central{Name: s.Central.Name, Read: s.Central.Read}
 	}
 	return s, err
@@ -47,6 +48,7 @@ func fill(ctx context.Context, s *api.Status, tx *vault.Tx) error {
 		s.Tokens[string(status)] = count
 	}
 	s.Stock, s.Stale, s.Central.Waiting, s.Central.CutOffs, s.Central.Parked = n.Stock, n.Stale, n.Waiting, n.CutOffs, n.Parked
+	s.Revocations = n.Revocations
 	if n.Leavers > 0 {
 		queue, err := provision.Leavers(tx)
 		if err != nil {

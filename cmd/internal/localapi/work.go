@@ -76,7 +76,7 @@ func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell 
 	if err != nil {
 		return api.Outcome{}, err
 	}
-	due, err := d.dueBefore(id)
+	due, err := d.dueBefore(ctx, id)
 	if err != nil {
 		return api.Outcome{}, err
 	}
@@ -85,7 +85,7 @@ func (d *Desk) wipe(ctx context.Context, in *onToken[*api.OptionalReason], tell 
 	if err != nil {
 		return out, err
 	}
-	return d.toRevoke(out, id, due)
+	return d.toRevoke(ctx, out, due, id)
 }
 
 // outcome says what an action has led to, and what the central service made of it so far.
