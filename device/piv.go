@@ -153,8 +153,8 @@ const (
 	MaxPINSize        = 8
 )
 
-// PIV is the PIV application of an opened card: the seam of provisioning. A zero Secret that a card is
-// shown stands for what it has when it leaves the factory; it gets none such. Every method fails with ErrGone once the card was pulled, with a *PINError if a PIN or PUK is wrong or
+// PIV is the PIV application of an opened card: the seam of provisioning. A zero Secret that a card is shown stands for what it
+// has when it leaves the factory; it gets none such. Every method fails with ErrGone once the card was pulled, with a *PINError if a PIN or PUK is wrong or
 // blocked, with ErrManagementKey if that is another one, and with a *FirmwareError if the card is too old.
 type PIV interface {
 	// Describe asks the card who it is and what the application holds. It changes nothing, and costs no tries.

@@ -280,7 +280,7 @@ func recordRequests(tx *vault.Tx, w *work, _ time.Time) error {
 // known notes, before a card is reset, that it is the one on record, by its management key: what it holds may go, and its secrets in the
 // vault with that. One that only says its serial may be another card: then the vault keeps what the right one has.
 func (w *work) known(ctx context.Context, card device.PIV, id device.TokenID) error {
-	if w.params.Overwrite {
+	if w.params.Recognized || w.params.Overwrite {
 		return nil
 	}
 	var t vault.Token
@@ -293,7 +293,7 @@ func (w *work) known(ctx context.Context, card device.PIV, id device.TokenID) er
 	case errors.Is(err, vault.ErrNotFound): // none was recorded yet
 		return nil
 	case err == nil:
-		return w.also(func(*vault.Tx) error { w.params.Overwrite = true; return nil })
+		return w.also(func(*vault.Tx) error { w.params.Recognized = true; return nil })
 	case !refused:
 		return err
 	case t.Wiped.IsZero():

@@ -75,7 +75,7 @@ func (w *work) buryCard(tx *vault.Tx, id device.TokenID, owner string, now time.
 		return tx.PutToken(t)
 	}
 	err = tx.Bury(vault.Tombstone{ID: id, Owner: owner, Status: t.Status, Officer: w.by.Name, Reason: w.params.Reason})
-	if w.params.Overwrite { // the card has none of them any more
+	if w.params.Recognized { // the card has none of them any more
 		err = errors.Join(err, tx.ForgetPIV(id, 0))
 	}
 	return err

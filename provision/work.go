@@ -43,11 +43,12 @@ type params struct {
 	Fresh     bool           `json:"fresh,omitempty"` // the token was not in the inventory before
 
 	// Of PIV applications:
-	Keys      []device.PIVKeySpec `json:"keys,omitempty"`      // to be made
-	Subject   string              `json:"subject,omitempty"`   // of their requests
-	Overwrite bool                `json:"overwrite,omitempty"` // an officer has said that what the card holds may go
-	Revoke    []vault.Revocation  `json:"revoke,omitempty"`    // what has to be revoked because of this
-	CardOf    *string             `json:"card_of,omitempty"`   // reissue: another tenant, whose card may be reset with its key
+	Keys       []device.PIVKeySpec `json:"keys,omitempty"`       // to be made
+	Subject    string              `json:"subject,omitempty"`    // of their requests
+	Overwrite  bool                `json:"overwrite,omitempty"`  // an officer has said that what the card holds may go
+	Recognized bool                `json:"recognized,omitempty"` // the card has shown that it is the one on record, before it was reset
+	Revoke     []vault.Revocation  `json:"revoke,omitempty"`     // what has to be revoked because of this
+	CardOf     *string             `json:"card_of,omitempty"`    // reissue: another tenant, whose card may be reset with its key
 }
 
 // work is a job being carried out.
