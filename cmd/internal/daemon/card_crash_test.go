@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"context"
 	"strings"
-	"syscall"
 	"testing"
 
 	"tokendesk/cmd/internal/api"
@@ -48,13 +47,7 @@ func TestCardKilledAfterEveryStep(t *testing.T) {
 				if _, err := w.Client.Work(ctx, path, body, func(api.Progress) {}); err == nil {
 					t.Fatal("the daemon survived its death")
 				}
-				state, err := w.AwaitDaemonEnd()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if status := state.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
-					t.Fatalf("the daemon ended by itself: %v", state)
-				}
+				expectKilled(t, w)
 				after = ""
 				if err := w.StartDaemon(); err != nil {
 					t.Fatal(err)

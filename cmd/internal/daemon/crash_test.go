@@ -82,13 +82,7 @@ func TestKilledAfterEveryStep(t *testing.T) {
 			if err == nil {
 				t.Fatal("the daemon survived its death")
 			}
-			state, err := w.AwaitDaemonEnd()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if status := state.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
-				t.Fatalf("the daemon ended by itself: %v", state)
-			}
+			expectKilled(t, w)
 
 			after = ""
 			if err := w.StartDaemon(); err != nil {
@@ -114,6 +108,18 @@ func restart(t *testing.T, w *world.World, after *string, at string) {
 	*after = at
 	if err := w.StartDaemon(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// expectKilled waits until the daemon is gone, which did not end by itself.
+func expectKilled(t *testing.T, w *world.World) {
+	t.Helper()
+	state, err := w.AwaitDaemonEnd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status := state.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
+		t.Fatalf("the daemon ended by itself: %v", state)
 	}
 }
 
