@@ -22,7 +22,8 @@ type Event struct {
 	Removed bool // otherwise it was added
 }
 
-// Bus lists and opens the OTP keyboard interfaces that one kind of connection reaches.
+// Bus lists and opens the HID interfaces of tokens that one kind of connection reaches: the OTP keyboards of YubiKeys, and what
+// Nitrokeys have for their slots.
 // Implementations are safe for concurrent use.
 type Bus interface {
 	// Name is a short word for messages: "usb", "emulator".
@@ -36,15 +37,18 @@ type Bus interface {
 	Open(ctx context.Context, path string) (Report, error)
 }
 
-// ReportSize is a report number (always 0) followed by the 8 bytes of an OTP feature report.
-const ReportSize = 9
+// Sizes of feature reports, each with the report number (always 0) before it.
+const (
+	ReportSize         = 1 + 8  // of the OTP application of YubiKeys
+	NitrokeyReportSize = 1 + 64 // of the Nitrokey Pro and Storage
+)
 
-// Report is an open OTP keyboard interface. It is used by one goroutine at a time.
+// Report is an open HID interface. It is used by one goroutine at a time.
 // Every method fails with ErrGone once the key has been pulled.
 type Report interface {
-	// SetFeature sends a feature report; p is ReportSize bytes, the first of them 0.
+	// SetFeature sends a feature report; p has the size of the model's reports, and its first byte is 0.
 	SetFeature(p []byte) error
-	// GetFeature reads a feature report into p, which is ReportSize bytes.
+	// GetFeature reads a feature report into p, which has the size of the model's reports.
 	GetFeature(p []byte) error
 	// ReadInput waits at most timeout for one 8-byte boot-keyboard report; n is 0 when none came.
 	ReadInput(p []byte, timeout time.Duration) (n int, err error)

@@ -17,6 +17,12 @@ var (
 	// ErrNotACode is what came out of the device when it was no one-time code: perhaps the other slot was touched.
 	ErrNotACode = errors.New("what the device typed is not a one-time code of this slot")
 	ErrMute     = errors.New("the card does not answer")
+	// ErrLocked means that an application wants its password or PIN first.
+	ErrLocked = errors.New("it is protected by a password or PIN that the desk does not know")
+	// ErrFull means that no more credentials fit in.
+	ErrFull = errors.New("there is no room left for another credential")
+	// ErrNoApplication means that a device, or the face by which it is reached, has no such application.
+	ErrNoApplication = errors.New("the device has no such application")
 	// ErrManagementKey means that a PIV application has another management key than the one it was shown.
 	ErrManagementKey = errors.New("the card has another management key")
 	// ErrAttestation means that a key is not proven to have been generated on a genuine card.
@@ -34,13 +40,19 @@ func (e *FirmwareError) Error() string {
 	return fmt.Sprintf("%s needs firmware %s or newer; this device has %s", e.Feature, e.Need, e.Have)
 }
 
-// PINError says that a card has refused its PIN or PUK.
+// Unlimited is how many tries are left where they are not counted.
+const Unlimited = -1
+
+// PINError says that a device has refused its PIN, PUK or password.
 type PINError struct {
-	Name    string // "PIN" or "PUK"
+	Name    string // "PIN" or "PUK", "admin PIN", "password"
 	Retries int    // tries left; 0: it is blocked
 }
 
 func (e *PINError) Error() string {
+	if e.Retries == Unlimited {
+		return fmt.Sprintf("the %s is wrong", e.Name)
+	}
 	if e.Retries == 0 {
 		return fmt.Sprintf("the %s is blocked", e.Name)
 	}

@@ -11,10 +11,16 @@ const (
 	CCID
 	// FIDO is a CTAP interface; the desk does not use it, but a model without OTP is named by it.
 	FIDO
+	// NitrokeySlots is the password safe and the OTP slots of a Nitrokey Pro or Storage, behind feature reports of 64 bytes.
+	NitrokeySlots
 )
 
-// YubicoVendor is Yubico's USB vendor ID.
-const YubicoVendor = 0x1050
+// USB vendor IDs.
+const (
+	YubicoVendor   = 0x1050
+	NitrokeyVendor = 0x20A0 // Clay Logic, which lends numbers to Nitrokey
+	PurismVendor   = 0x316D
+)
 
 // Model is one USB identity that the desk knows.
 type Model struct {
@@ -23,10 +29,22 @@ type Model struct {
 	Capabilities    Capability
 }
 
+// ReportSize is the size of the feature reports through which the desk works with a model, with the report number (always 0)
+// before them; 0 if it has none.
+func (m Model) ReportSize() int {
+	switch {
+	case m.Has(OTP):
+		return ReportSize
+	case m.Has(NitrokeySlots):
+		return NitrokeyReportSize
+	}
+	return 0
+}
+
 // Has reports whether the model has every capability in c.
 func (m Model) Has(c Capability) bool { return m.Capabilities&c == c }
 
-// Models are the USB identities the desk recognises (yubikey-manager, core/__init__.py: PID).
+// Models are the USB identities the desk recognises (yubikey-manager, core/__init__.py: PID; libnitrokey, 41-nitrokey.rules).
 var Models = []Model{
 	{YubicoVendor, 0x0010, "YubiKey", OTP},
 	{YubicoVendor, 0x0110, "YubiKey NEO", OTP},
@@ -45,6 +63,10 @@ var Models = []Model{
 	{YubicoVendor, 0x0406, "YubiKey", FIDO | CCID},
 	{YubicoVendor, 0x0407, "YubiKey", OTP | FIDO | CCID},
 	{YubicoVendor, 0x0410, "YubiKey Plus", OTP | FIDO},
+	{NitrokeyVendor, 0x4108, "Nitrokey Pro", NitrokeySlots | CCID},
+	{NitrokeyVendor, 0x4109, "Nitrokey Storage", NitrokeySlots | CCID},
+	{NitrokeyVendor, 0x42B2, "Nitrokey 3", CCID | FIDO},
+	{PurismVendor, 0x4C4B, "Librem Key", NitrokeySlots | CCID},
 }
 
 // FindModel looks up a USB identity.

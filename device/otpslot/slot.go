@@ -77,7 +77,7 @@ func (s *Slot) Describe(ctx context.Context) (device.State, error) {
 
 // Program writes an HOTP configuration.
 func (s *Slot) Program(ctx context.Context, c device.HOTPConfig) error {
-	if err := c.Validate(); err != nil {
+	if err := checkConfig(c); err != nil {
 		return err
 	}
 	const op = "program the slot"
@@ -110,6 +110,30 @@ func (s *Slot) Program(ctx context.Context, c device.HOTPConfig) error {
 	payload := hotpConfig(c, serial)
 	defer clear(payload)
 	return s.configure(ctx, op, payload, c.CurrentAccessCode)
+}
+
+// checkConfig refuses what no slot takes.
+func checkConfig(c device.HOTPConfig) error {
+	if c.StartCounter%device.StartCounterStep != 0 || c.StartCounter > device.MaxStartCounter {
+		return fmt.Errorf("a start counter is a multiple of %d up to %d, not %d", device.StartCounterStep, device.MaxStartCounter, c.StartCounter)
+	}
+	for _, code := range []secret.Secret{c.NewAccessCode, c.CurrentAccessCode} {
+		if n := code.Len(); n != 0 && n != device.AccessCodeSize {
+			return fmt.Errorf("an access code has %d bytes, this one has %d", device.AccessCodeSize, n)
+		}
+	}
+	return c.Validate()
+}
+
+// Unlock implements device.HOTPToken: an access code cannot be tried without a write.
+func (s *Slot) Unlock(context.Context, secret.Secret) error { return nil }
+
+// Emission implements device.HOTPToken.
+func (s *Slot) Emission() device.Emission {
+	if s.number == 2 {
+		return device.LongTouch
+	}
+	return device.ShortTouch
 }
 
 // Delete erases the slot. Nothing is written to a slot that is empty: a key with nothing in it could not
