@@ -19,6 +19,8 @@ type Card struct {
 	reset   bool
 	err     error                           // why it answers no more
 	patient func(apdu []byte) time.Duration // how long it may take to answer
+	// remaining: the selected application gives the rest of answers by SEND REMAINING.
+	remaining bool
 
 	mu     sync.Mutex // one call at a time, even if one that was given up is still under way
 	closed bool
@@ -98,9 +100,16 @@ func (c *Card) Transmit(apdu []byte) ([]byte, uint16, error) {
 	if c.err != nil {
 		return nil, 0, c.err
 	}
-	data, status, err := converse(apdu, c.exchange)
+	exchange := c.exchange
+	if c.remaining && !isSelect(apdu) {
+		exchange = oathExchange(exchange)
+	}
+	data, status, err := converse(apdu, exchange)
 	if err != nil && !errors.Is(err, errAPDU) && c.err == nil {
 		c.err = err
+	}
+	if err == nil && isSelect(apdu) && status == statusOK {
+		c.remaining = hasRemaining(apdu, data)
 	}
 	return data, status, err
 }

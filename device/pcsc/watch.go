@@ -213,14 +213,16 @@ func (w *watch) describe(r *reader, s scard.ReaderState, readers int) device.Car
 		info.Cure = "pull all but one"
 	case s.EventState&scard.StateMute != 0:
 		info.Problem, info.Cure = device.Cure(mute())
-	case len(s.Atr) > 0 && !isYubiKey(s.Reader, s.Atr):
+	case len(s.Atr) > 0 && !isToken(s.Reader, s.Atr):
 		info.Problem, info.Cure = "the card is no YubiKey", "insert a YubiKey; the desk leaves other cards alone"
 	}
 	return info
 }
 
-// isYubiKey looks for the name in what the reader is called, which for a YubiKey is a part of it, and in the historical
-// bytes of the answer to reset, which all of them have (yubikit, core/smartcard: "YubikeyNEO", "Yubikey 4", "YubiKey").
-func isYubiKey(reader string, atr []byte) bool {
-	return strings.Contains(strings.ToLower(string(atr)), "yubikey") || strings.Contains(strings.ToLower(reader), "yubico")
+// isToken looks for the name of a YubiKey in what the reader is called, which is a part of it, and in the historical bytes of the
+// answer to reset, which all of them have (yubikit, core/smartcard: "YubikeyNEO", "Yubikey 4", "YubiKey"), or there for that of a
+// Nitrokey 3 ("Nitrokey").
+func isToken(reader string, atr []byte) bool {
+	name := strings.ToLower(string(atr))
+	return strings.Contains(name, "yubikey") || strings.Contains(name, "nitrokey") || strings.Contains(strings.ToLower(reader), "yubico")
 }

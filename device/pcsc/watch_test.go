@@ -183,7 +183,7 @@ func TestYubiKeysAreKnown(t *testing.T) {
 		{"Yubico YubiKey CCID 00 00", "\x3b\x00", true},
 		{"Gemalto PC Twin Reader", "\x3b\x7f\x96\x00\x00\x80\x31\x80\x65\xb0\x85\x03\x00\xef\x12\x0f\xff\x82\x90\x00", false},
 	} {
-		if isYubiKey(c.reader, []byte(c.atr)) != c.is {
+		if isToken(c.reader, []byte(c.atr)) != c.is {
 			t.Errorf("%q, %x", c.reader, c.atr)
 		}
 	}

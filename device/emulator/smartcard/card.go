@@ -29,6 +29,11 @@ type Options struct {
 	Serial     device.Serial
 	Firmware   device.Version
 	FormFactor FormFactor
+	// Nitrokey3 makes it the card of a Nitrokey 3, with nothing but its secrets application. Firmware is then what that tells of
+	// itself: 4.14.0 stands for 0.14.0, and is what an empty one becomes.
+	Nitrokey3 bool
+	// OTP is the OTP application of the key around the card; nil: one of the card's own, which stays empty.
+	OTP OTP
 	// Touch waits for a touch, and tells whether one came before ctx ended: after 15 seconds, or when the power goes. It is
 	// called from within Transmit, and must call no method of the card but PowerDown.
 	Touch func(ctx context.Context) bool
@@ -45,11 +50,14 @@ type Card struct {
 	form     FormFactor
 	touch    func(ctx context.Context) bool
 	pulled   func()
+	otp      OTP
 
 	mu       sync.Mutex
 	faults   faults
 	off      bool // from PowerDown, or a fault, to PowerUp
 	piv      *piv
+	oath     *oath
+	secrets  *secrets    // nil: it is no Nitrokey 3, which has no other application here
 	selected application // nil: none since power came
 	chain    chain       // a command that arrives in several APDUs
 	rest     []byte      // of a response, for GET RESPONSE
@@ -71,16 +79,25 @@ type application interface {
 func New(o Options) *Card {
 	c := &Card{
 		serial: o.Serial, firmware: o.Firmware, form: cmp.Or(o.FormFactor, USBAKeychain),
-		touch: o.Touch, pulled: o.Pulled,
+		touch: o.Touch, pulled: o.Pulled, otp: o.OTP,
 		faults: faults{n: map[Fault]int{}},
 	}
-	c.piv = newPIV(c)
+	if c.otp == nil {
+		c.otp = emptyOTP{c}
+	}
+	c.piv, c.oath = newPIV(c), newOATH(c)
+	if o.Nitrokey3 {
+		c.secrets, c.firmware = newSecrets(c), cmp.Or(o.Firmware, device.Version{Major: 4, Minor: 14})
+	}
 	c.renew()
 	return c
 }
 
-// ATR returns the answer to reset of a YubiKey 5, which offers T=1.
+// ATR returns the answer to reset of a YubiKey 5, or of a Nitrokey 3; both offer T=1.
 func (c *Card) ATR() []byte {
+	if c.secrets != nil {
+		return []byte(atrNitrokey3)
+	}
 	return []byte("\x3b\xfd\x13\x00\x00\x81\x31\xfe\x15\x80\x73\xc0\x21\xc0\x57YubiKey\x40")
 }
 
@@ -115,7 +132,7 @@ func (c *Card) renew() {
 // forget drops what a card only knows while it has power.
 func (c *Card) forget() {
 	c.selected, c.chain, c.rest, c.touched = nil, chain{}, nil, time.Time{}
-	c.piv.session = session{}
+	c.piv.session, c.oath.session = session{}, oathSession{}
 }
 
 // Transmit answers a command APDU (ISO/IEC 7816-4, section 5.1), short or extended, with response data and status word. It
@@ -148,7 +165,7 @@ func (c *Card) transmit(command []byte) (answer []byte, pulled bool) {
 		c.off = true
 		return nil, true
 	}
-	if c.powered.Err() != nil {
+	if c.off || c.powered.Err() != nil {
 		return nil, false
 	}
 	return answer, false
@@ -165,7 +182,7 @@ func (c *Card) answer(command []byte) []byte {
 		c.chain, c.rest = chain{}, nil
 		return swClass.append(nil)
 	}
-	if a.ins == insGetResponse {
+	if a.ins == c.insRest() {
 		return c.part(a)
 	}
 	c.rest = nil
@@ -193,7 +210,7 @@ func (c *Card) part(a apdu) []byte {
 	if a.ins == insGetResponse && c.rest == nil {
 		return swConditions.append(nil)
 	}
-	n := min(len(c.rest), a.room())
+	n := min(len(c.rest), c.room(a))
 	data := c.rest[:n:n]
 	if c.rest = c.rest[n:]; len(c.rest) == 0 {
 		c.rest = nil
@@ -203,7 +220,7 @@ func (c *Card) part(a apdu) []byte {
 }
 
 func (c *Card) carryOut(a apdu) ([]byte, status) {
-	if a.ins == insSelect {
+	if c.isSelect(a) {
 		return c.selectApplication(a)
 	}
 	if c.selected == nil {
@@ -217,6 +234,7 @@ var (
 	aidPIV        = []byte{0xA0, 0, 0, 3, 8, 0, 0, 0x10, 0, 1, 0}
 	aidManagement = []byte{0xA0, 0, 0, 5, 0x27, 0x47, 0x11, 0x17}
 	aidOTP        = []byte{0xA0, 0, 0, 5, 0x27, 0x20, 1, 1}
+	aidOATH       = []byte{0xA0, 0, 0, 5, 0x27, 0x21, 1}
 )
 
 // shortestAID is what a name has to tell at least: who gave it.
@@ -229,16 +247,22 @@ func (c *Card) selectApplication(a apdu) ([]byte, status) {
 	named := func(aid []byte) bool { return len(a.data) >= shortestAID && bytes.HasPrefix(aid, a.data) }
 	var next application
 	switch {
+	case c.secrets != nil && bytes.Equal(a.data, aidOATH):
+		next = c.secrets
+	case c.secrets != nil:
+		return nil, swNotFound
 	case named(aidPIV):
 		next = c.piv
 	case named(aidManagement) && len(a.data) > shortestAID && c.firmware.Major >= 4:
 		next = management{c}
-	case named(aidOTP) && len(a.data) > shortestAID:
+	case named(aidOTP) && len(a.data) > shortestAID && c.hasOTP():
 		next = otp{c}
+	case named(aidOATH) && len(a.data) > shortestAID:
+		next = c.oath
 	default:
 		return nil, swNotFound
 	}
-	c.piv.session = session{}
+	c.piv.session, c.oath.session = session{}, oathSession{}
 	c.selected = next
 	return next.selected(), swOK
 }

@@ -61,11 +61,14 @@ func (h host) want(apdu, answer string) {
 	}
 }
 
-// run sends an extended APDU, and returns data and status word.
+// run sends an extended APDU with an Le, and returns data and status word.
 func (h host) run(head string, data []byte) ([]byte, status) {
 	h.Helper()
 	apdu := append(unhex(h.T, head), 0, byte(len(data)>>8), byte(len(data)))
-	answer := h.card.Transmit(append(apdu, data...))
+	if apdu = append(apdu, data...); len(data) > 0 {
+		apdu = append(apdu, 0, 0)
+	}
+	answer := h.card.Transmit(apdu)
 	if len(answer) < 2 {
 		h.Fatalf("%s was not answered", head)
 	}
@@ -121,14 +124,16 @@ func TestSelection(t *testing.T) {
 	h.want("00a404000ba000000308000010000100", "61114f0600001000010079074f05a000000308 9000")
 	h.want("00fd000000", "050403 9000")
 	h.want("00f8000000", "00bc614e 9000")
-	h.want("00a4040007a0000005272101", "6a82") // OATH
-	h.want("00fd000000", "050403 9000")        // the other one is still selected
+	h.want("00a4040006d27600012401", "6a82") // OpenPGP
+	h.want("00fd000000", "050403 9000")      // the other one is still selected
 	h.want("00a4040004a0000003", "6a82")
 	h.want("00a4000005a000000308", "6a86")
 	h.want("00a4040008a000000527471117", hex.EncodeToString([]byte("Virtual mgr - FW version 5.4.3"))+"9000")
 	h.want("00a4040007a0000005272001", "050403000000 9000")
 	h.want("0001100000", "00bc614e 9000")
-	h.want("0001200000", "6a86")
+	h.want("0001200000", "6985")
+	h.want("0001150000", "6a86")
+	h.want("00010100"+"41"+strings.Repeat("00", 65), "6700")
 	h.want("0003000000", "050403000000 9000")
 	h.card.PowerUp()
 	h.want("00fd000000", "6d00")
@@ -156,8 +161,8 @@ func TestFirmware(t *testing.T) {
 
 func TestConfiguration(t *testing.T) {
 	for firmware, want := range map[string]string{
-		"4.3.5": "12 010111 020400bc614e 030111 040101 0a0100",
-		"5.4.3": "23 01020011 020400bc614e 03020011 040101 0503050403 06020000 07010f 080100 0a0100",
+		"4.3.5": "12 010131 020400bc614e 030131 040101 0a0100",
+		"5.4.3": "23 01020031 020400bc614e 03020031 040101 0503050403 06020000 07010f 080100 0a0100",
 	} {
 		h := newHost(t, firmware)
 		h.card.Transmit(unhex(t, "00a4040008a000000527471117"))

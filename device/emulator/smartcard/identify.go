@@ -24,8 +24,8 @@ const (
 	tagResetBlocked  = 0x18
 )
 
-// applications of this key, as the configuration tells them: OTP and PIV.
-const applications = 0x01 | 0x10
+// applications of this key, as the configuration tells them: OTP, PIV and OATH.
+const applications = 0x01 | 0x10 | 0x20
 
 func (m management) selected() []byte {
 	return []byte("Virtual mgr - FW version " + m.card.firmware.String())
@@ -69,35 +69,4 @@ func (c *Card) config() []byte {
 		b = appendTLV(b, tagResetBlocked, 0, 0)
 	}
 	return append([]byte{byte(len(b))}, b...)
-}
-
-// otp is the OTP application over this interface, as far as it tells who the key is.
-type otp struct{ card *Card }
-
-const (
-	insOTP       = 0x01 // P1 is a slot command, see ykdef.h
-	insOTPStatus = 0x03
-
-	otpSerial = 0x10
-	otpConfig = 0x13
-)
-
-// selected tells the status: version, sequence and touch level, with both slots empty.
-func (o otp) selected() []byte {
-	v := o.card.firmware
-	return []byte{v.Major, v.Minor, v.Build, 0, 0, 0}
-}
-
-func (o otp) command(a apdu) ([]byte, status) {
-	switch {
-	case a.ins == insOTPStatus:
-		return o.selected(), swOK
-	case a.ins != insOTP:
-		return nil, swInstruction
-	case a.p1 == otpSerial:
-		return binary.BigEndian.AppendUint32(nil, uint32(o.card.serial)), swOK
-	case a.p1 == otpConfig && o.card.atLeast(4, 1, 0):
-		return o.card.config(), swOK
-	}
-	return nil, swP1P2
 }
