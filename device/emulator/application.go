@@ -174,11 +174,11 @@ func (a *application) read(command byte, hideSerial bool) []byte {
 	case command == cmdSerial && visible:
 		return serial
 	case command == cmdDeviceInfo && !a.firmware.Less(fwDeviceInfo):
-		// Length, then tags (yubikit management.py): supported 01 and enabled 03 applications (01 is OTP, 10 is PIV),
+		// Length, then tags (yubikit management.py): supported 01 and enabled 03 applications (01 is OTP, 10 is PIV, 20 is OATH),
 		// serial 02, form factor 04 (01 keychain), version 05, configuration lock 0A.
 		applications := byte(0x01)
 		if a.smartcard {
-			applications |= 0x10
+			applications |= 0x10 | 0x20
 		}
 		info := []byte{0x01, 1, applications, 0x03, 1, applications, 0x04, 1, 0x01, 0x05, 3, a.firmware.Major, a.firmware.Minor, a.firmware.Build, 0x0A, 1, 0}
 		if visible {
@@ -210,5 +210,8 @@ func (a *application) touchLevel() (level byte) {
 func (a *application) powerUp() {
 	for i := range a.slots {
 		a.slots[i].used = false
+	}
+	if !a.slots[0].configured && !a.slots[1].configured {
+		a.sequence = 0
 	}
 }

@@ -34,8 +34,9 @@ func (k Fault) ofCard() smartcard.Fault {
 
 // addCard gives a key its smart card, whose power is the reader's to give.
 func (k *YubiKey) addCard() {
-	k.card = smartcard.New(smartcard.Options{Serial: k.serial, Firmware: k.firmware, Touch: k.finger.await, Pulled: k.Remove})
+	k.card = smartcard.New(smartcard.Options{Serial: k.serial, Firmware: k.firmware, OTP: otpOnCard{k}, Touch: k.finger.await, Pulled: k.Remove})
 	k.card.PowerDown()
+	k.transmit, k.leave = k.carryOut, make(chan struct{}, 1)
 	k.app.smartcard = true
 }
 
@@ -43,11 +44,11 @@ func (k *YubiKey) addCard() {
 func (k *YubiKey) Card() *smartcard.Card { return k.card }
 
 // setCardFault must not hold k.mu: a card that waits for a touch lets nobody else have it, and the touch needs k.mu.
-func (k *YubiKey) setCardFault(kind smartcard.Fault, n int) error {
-	if k.card == nil {
+func (c *carrier) setCardFault(kind smartcard.Fault, n int) error {
+	if c.card == nil {
 		return fmt.Errorf("fault %s%s is one of smart cards, and this key has none: give it one by vpcd=HOST:PORT, or attach it with a product that has CCID", cardFault, kind)
 	}
-	if err := k.card.SetFault(kind, n); err != nil {
+	if err := c.card.SetFault(kind, n); err != nil {
 		return fmt.Errorf("the smart card refuses: %w", err)
 	}
 	return nil
@@ -55,29 +56,29 @@ func (k *YubiKey) setCardFault(kind smartcard.Fault, n int) error {
 
 // cardFaults names the active faults of the card; those of one that waits for a touch are not told, as it does nothing else
 // meanwhile.
-func (k *YubiKey) cardFaults() (names []string) {
-	if k.card == nil || k.finger.awaited() {
+func (c *carrier) cardFaults() (names []string) {
+	if c.card == nil || c.finger.awaited() {
 		return nil
 	}
-	for _, name := range k.card.Faults() {
+	for _, name := range c.card.Faults() {
 		names = append(names, cardFault+name)
 	}
 	return names
 }
 
 // cardPlace tells where the card is, with k.mu held; empty if there is none.
-func (k *YubiKey) cardPlace() string {
+func (c *carrier) cardPlace() string {
 	switch {
-	case k.card == nil:
+	case c.card == nil:
 		return ""
-	case k.gone == nil:
+	case c.gone == nil:
 		return "out"
-	case k.onUSB:
+	case c.onUSB:
 		return "USB"
-	case k.inReader:
-		return "in the reader at " + k.vpcd
+	case c.inReader:
+		return "in the reader at " + c.vpcd
 	}
-	return "no reader at " + k.vpcd
+	return "no reader at " + c.vpcd
 }
 
 // carryOut has the card carry out an APDU. It returns nil if the card does not answer.
@@ -98,8 +99,8 @@ func (k *YubiKey) useCard() {
 func (k *YubiKey) reclaiming() bool { return time.Since(k.cardUsed) < k.timing.Reclaim }
 
 // cardMute tells whether the card answers nothing, not even a reset.
-func (k *YubiKey) cardMute() bool {
-	return slices.Contains(k.card.Faults(), string(smartcard.FaultMute))
+func (c *carrier) cardMute() bool {
+	return slices.Contains(c.card.Faults(), string(smartcard.FaultMute))
 }
 
 // finger is what a card waits for when it wants to be touched. It is used while the card is locked, and so calls nothing.

@@ -2,6 +2,7 @@ package otpslot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"tokendesk/device"
@@ -15,17 +16,30 @@ func (s *Session) Identify(ctx context.Context) (device.Identity, error) {
 	if err != nil {
 		return device.Identity{}, err
 	}
-	serial, err := s.Serial(ctx)
+	serial, err := s.toldSerial(ctx)
 	if err != nil {
 		return device.Identity{}, err
 	}
-	return device.Identity{ID: device.YubiKeyID(serial), Serial: serial, Firmware: status.Firmware, Holds: []device.Holding{
+	id := device.Identity{Serial: serial, Firmware: status.Firmware, Holds: []device.Holding{
 		{Name: "otp1", Configured: status.Configured(1)}, {Name: "otp2", Configured: status.Configured(2)},
-	}}, nil
+	}}
+	if s.hasSerial {
+		id.ID = device.YubiKeyID(serial)
+	}
+	return id, nil
+}
+
+// toldSerial is Serial; but over a card, where other applications tell it as well, one that is hidden is 0.
+func (s *Session) toldSerial(ctx context.Context) (device.Serial, error) {
+	serial, err := s.Serial(ctx)
+	if s.keys == nil && errors.Is(err, ErrSerialHidden) {
+		return 0, nil
+	}
+	return serial, err
 }
 
 // Token implements device.Session.
-func (s *Session) Token(id device.TokenID) (device.HOTPToken, error) {
+func (s *Session) Token(_ context.Context, id device.TokenID) (device.HOTPToken, error) {
 	if id.Device().Family() != device.YubiKey || id.Slot() == 0 {
 		return nil, fmt.Errorf("%s: %w", id, device.ErrNoApplication)
 	}

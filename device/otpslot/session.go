@@ -1,10 +1,12 @@
-// Package otpslot speaks the OTP application of YubiKeys: frames over feature reports, the status, the
-// serial number, and two slots that can be configured, deleted and asked for typed codes.
+// Package otpslot speaks the OTP application of YubiKeys: the status, the serial number, and two slots that can be configured,
+// deleted and asked for typed codes. It is reached by frames over the feature reports of the keyboard, or by the APDUs of the
+// smart card, where no codes are seen.
 //
-// Connection, protocol and session are separate: a device.Report moves bytes, frame.go packs them, a
-// Session keeps the order of question and answer, a Slot is a device.HOTPToken. Protocol facts follow
-// yubikey-manager (core/otp.py, yubiotp.py) and libykpers. A write returns only after the device has
-// confirmed it; the device gives no reason when it refuses, so errors list what it can have been.
+// Connection, protocol and session are separate: a device.Report or a device.Card moves bytes; a link says how a command is
+// packed into them, and what the status after it means (reports.go with frame.go, card.go); a Session keeps what the key has
+// told; a Slot is a device.HOTPToken. Protocol facts follow yubikey-manager (core/otp.py, core/smartcard, yubiotp.py) and
+// libykpers. A write returns only after the device has confirmed it; the device gives no reason when it refuses, so errors
+// list what it can have been.
 package otpslot
 
 import (
@@ -12,11 +14,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"tokendesk/device"
-	"tokendesk/device/keyboard"
 )
 
 // Slot commands.
@@ -34,6 +34,7 @@ const (
 	writeTimeout = 1150 * time.Millisecond // a swap can keep the write flag for 920 ms
 	reclaimTries = 6                       // after another interface was used, commands can fail for 3 s
 	reclaimGap   = 500 * time.Millisecond
+	serialSize   = 4
 )
 
 // ErrSerialHidden means that the key does not tell its serial number over USB. It stays silent for two
@@ -52,20 +53,26 @@ type Status struct {
 // Configured reports whether slot 1 or 2 holds something. Firmware before 2.1 does not tell.
 func (s Status) Configured(slot int) bool { return s.slots&(1<<(slot-1)) != 0 }
 
-// Session is a conversation with one opened key. It is used by one goroutine at a time.
+// statusSize is that of a status without flags: version, sequence, touch level.
+const statusSize = 6
+
+func parseStatus(b [statusSize]byte) Status {
+	return Status{Firmware: device.Version{Major: b[0], Minor: b[1], Build: b[2]}, Sequence: b[3], slots: b[4]}
+}
+
+// Session is a conversation with the OTP application of one opened key. It is used by one goroutine at a time.
 type Session struct {
-	report    device.Report
-	lastWrite time.Time
+	link      link
+	keys      *typist        // nil: over a card
 	firmware  device.Version // zero until the status was read
 	serial    device.Serial
 	hasSerial bool
-	decoder   keyboard.Decoder
-	typed     strings.Builder // of a line whose end has not come yet; it outlives a wait that was ended in its middle
-	typedAt   time.Time
 }
 
 // New starts a session on an opened interface. The caller closes r.
-func New(r device.Report) *Session { return &Session{report: r} }
+func New(r device.Report) *Session {
+	return &Session{link: &reports{report: r}, keys: &typist{report: r}}
+}
 
 // Status reads the status report.
 func (s *Session) Status(ctx context.Context) (Status, error) {
@@ -77,27 +84,11 @@ func (s *Session) Status(ctx context.Context) (Status, error) {
 }
 
 func (s *Session) status(ctx context.Context) (Status, error) {
-	began := time.Now()
-	for {
-		r, err := s.get()
-		if err != nil {
-			return Status{}, err
-		}
-		switch flags := r[7]; {
-		case flags == 0:
-			s.firmware = device.Version{Major: r[1], Minor: r[2], Build: r[3]}
-			return Status{Firmware: s.firmware, Sequence: r[4], slots: r[5]}, nil
-		case flags == neoStarting || flags&flagWrite != 0:
-			// busy: look again
-		default: // somebody left an answer or a touch request behind
-			if err := s.reset(ctx); err != nil {
-				return Status{}, err
-			}
-		}
-		if err := s.lookAgain(ctx, began); err != nil {
-			return Status{}, err
-		}
+	status, err := s.link.status(ctx)
+	if err == nil {
+		s.firmware = status.Firmware
 	}
+	return status, err
 }
 
 // Serial reads the serial number, trying again while the key is still busy with another interface.
@@ -108,15 +99,19 @@ func (s *Session) Serial(ctx context.Context) (device.Serial, error) {
 	if err := s.require(ctx, "the serial number", needSerial); err != nil {
 		return 0, fmt.Errorf("cannot read the serial number: %w", err)
 	}
+	tries := 1
+	if s.link.reclaims() {
+		tries = reclaimTries
+	}
 	var err error
-	for try := range reclaimTries {
+	for try := range tries {
 		if try > 0 {
 			if err := pause(ctx, reclaimGap); err != nil {
 				return 0, fmt.Errorf("cannot read the serial number: %w", err)
 			}
 		}
 		var data []byte
-		if data, err = s.ask(ctx, commandSerial, 4); err == nil {
+		if data, err = s.link.ask(ctx, commandSerial, serialSize); err == nil {
 			s.serial, s.hasSerial = device.Serial(binary.BigEndian.Uint32(data)), true
 			return s.serial, nil
 		}
@@ -143,56 +138,6 @@ func (s *Session) require(ctx context.Context, feature string, need device.Versi
 	return nil
 }
 
-// ask sends a command without payload and reads an answer of n bytes.
-func (s *Session) ask(ctx context.Context, command byte, n int) ([]byte, error) {
-	if _, err := s.send(ctx, command, nil); err != nil {
-		return nil, err
-	}
-	var data []byte
-	began := time.Now()
-	for {
-		r, err := s.get()
-		if err != nil {
-			return nil, err
-		}
-		switch flags := r[7]; {
-		case flags&(flagWrite|flagResponse) == flagResponse:
-			seq := int(flags & sequenceMask)
-			if seq == 0 && len(data) > 0 { // the end
-				if err := s.reset(ctx); err != nil {
-					return nil, err
-				}
-				return checkResponse(data, n)
-			}
-			if seq*chunkSize != len(data) || len(data) > payloadSize {
-				return nil, s.abandon(ctx, device.ErrCorrupt)
-			}
-			data = append(data, r[:7]...)
-			continue // the next chunk is there at once
-		case flags == 0 && len(data) == 0:
-			return nil, ErrSerialHidden // taken, and nothing to say
-		case flags == 0:
-			return nil, device.ErrCorrupt // ended early
-		}
-		if err := s.lookAgain(ctx, began); errors.Is(err, errStuck) {
-			return nil, s.abandon(ctx, err)
-		} else if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// abandon makes the device forget an answer that went wrong. That it cannot be reached is worse news than err.
-func (s *Session) abandon(ctx context.Context, err error) error {
-	if unreachable := s.reset(ctx); unreachable != nil {
-		return unreachable
-	}
-	return err
-}
-
-// errStuck means that a flag in the status does not clear.
-var errStuck = fmt.Errorf("%w: pull the key, insert it again, and repeat", device.ErrTimeout)
-
 // errRejected means that the device took a write and changed nothing.
 var errRejected = errors.New("rejected")
 
@@ -202,92 +147,14 @@ func (s *Session) configure(ctx context.Context, slot int, payload []byte) error
 	if slot == 2 {
 		command = commandConfigure2
 	}
-	before, err := s.send(ctx, command, payload)
+	before, after, err := s.link.write(ctx, command, payload)
 	if err != nil {
 		return err
 	}
-	after, err := s.status(ctx)
-	if err != nil {
-		return err
-	}
-	emptied := after.Sequence == 0 && !after.Configured(1) && !after.Configured(2)
-	if after.Sequence != before.Sequence+1 && !(emptied && before.Sequence != 0) {
+	if !s.link.took(before, after) {
 		return errRejected
 	}
 	return nil
-}
-
-// send writes a frame, chunk by chunk, each when the one before was taken. It returns the status that
-// the device had right before the first. That the last chunk was taken is for the caller to see: looking
-// for it here could swallow the first chunk of an answer.
-func (s *Session) send(ctx context.Context, command byte, payload []byte) (before Status, err error) {
-	reports := frame(command, payload)
-	defer clear(reports)
-	if before, err = s.status(ctx); err != nil {
-		return before, err
-	}
-	for i := range reports {
-		if i > 0 {
-			if err := s.awaitTaken(ctx); err != nil {
-				return before, err
-			}
-		}
-		if err := s.set(ctx, reports[i][:]); err != nil {
-			return before, err
-		}
-	}
-	return before, nil
-}
-
-// awaitTaken waits until the device has taken the chunk before.
-func (s *Session) awaitTaken(ctx context.Context) error {
-	began := time.Now()
-	for {
-		r, err := s.get()
-		if err != nil {
-			return err
-		}
-		if r[7]&flagWrite == 0 {
-			return nil
-		}
-		if err := s.lookAgain(ctx, began); err != nil {
-			return err
-		}
-	}
-}
-
-// lookAgain pauses between two looks at the flags, the longer the more time has passed since the wait
-// began: a look costs 1 to 2 ms of the bus. No look is worth it before the next write is allowed.
-func (s *Session) lookAgain(ctx context.Context, began time.Time) error {
-	waited := time.Since(began)
-	if waited > writeTimeout {
-		return errStuck
-	}
-	return pause(ctx, max(pollGap, waited/pollShare, time.Until(s.lastWrite.Add(writeGap))))
-}
-
-func (s *Session) reset(ctx context.Context) error {
-	var r [device.ReportSize]byte
-	r[device.ReportSize-1] = resetReport
-	return s.set(ctx, r[:])
-}
-
-func (s *Session) set(ctx context.Context, r []byte) error {
-	if err := pause(ctx, time.Until(s.lastWrite.Add(writeGap))); err != nil {
-		return err
-	}
-	defer func() { s.lastWrite = time.Now() }()
-	return s.report.SetFeature(r)
-}
-
-// get reads the 8 bytes of a feature report.
-func (s *Session) get() (r [device.ReportSize - 1]byte, err error) {
-	var p [device.ReportSize]byte
-	if err := s.report.GetFeature(p[:]); err != nil {
-		return r, err
-	}
-	copy(r[:], p[1:])
-	return r, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

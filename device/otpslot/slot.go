@@ -5,12 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
-	"time"
 
 	"tokendesk/device"
-	"tokendesk/device/keyboard"
 	"tokendesk/vault/secret"
 )
 
@@ -62,13 +58,14 @@ func (s *Session) Slot(number int) (*Slot, error) {
 	return &Slot{s, number}, nil
 }
 
-// Describe reads serial number, firmware and whether the slot is configured.
+// Describe reads serial number, firmware and whether the slot is configured. Over a card, a serial that is not told is 0, as
+// other applications of the card tell it; and firmware before 5.4.3 tells what the slot held when the key was inserted.
 func (s *Slot) Describe(ctx context.Context) (device.State, error) {
 	status, err := s.session.Status(ctx)
 	if err != nil {
 		return device.State{}, err
 	}
-	serial, err := s.session.Serial(ctx)
+	serial, err := s.session.toldSerial(ctx)
 	if err != nil {
 		return device.State{}, err
 	}
@@ -130,7 +127,10 @@ func (s *Slot) Unlock(context.Context, secret.Secret) error { return nil }
 
 // Emission implements device.HOTPToken.
 func (s *Slot) Emission() device.Emission {
-	if s.number == 2 {
+	switch {
+	case s.session.keys == nil:
+		return device.Elsewhere
+	case s.number == 2:
 		return device.LongTouch
 	}
 	return device.ShortTouch
@@ -152,13 +152,18 @@ func (s *Slot) Delete(ctx context.Context, current secret.Secret) error {
 	if err != nil {
 		return fmt.Errorf("cannot %s: %w", op, err)
 	}
-	if !status.Configured(s.number) && !status.Firmware.Less(needStatus) {
+	if !status.Configured(s.number) && s.session.link.tells(status.Firmware) {
 		return nil
 	}
 	payload := make([]byte, configSize+device.AccessCodeSize)
 	copy(payload[configSize:], current.Reveal())
 	defer clear(payload)
-	return s.configure(ctx, op, payload, current)
+	err = s.configure(ctx, op, payload, current)
+	if rejected, ok := errors.AsType[*device.RejectedError](err); ok && !status.Configured(s.number) {
+		rejected.Reasons = append(rejected.Reasons,
+			"there is nothing in it, which this firmware does not tell for sure over this interface")
+	}
+	return err
 }
 
 func (s *Slot) configure(ctx context.Context, op string, payload []byte, current secret.Secret) error {
@@ -214,70 +219,4 @@ func hotpConfig(c device.HOTPConfig, serial device.Serial) []byte {
 	binary.LittleEndian.PutUint16(p[offsetCRC:], ^crc16(p[:offsetCRC]))
 	copy(p[configSize:], c.CurrentAccessCode.Reveal())
 	return p
-}
-
-const (
-	inputSlice = 100 * time.Millisecond // how long a cancelled wait can go unnoticed
-	lineIdle   = 300 * time.Millisecond // silence that ends a line without Enter; tokens pace keys at 60 ms at most
-	maxLine    = 128
-)
-
-var typedLine = regexp.MustCompile(`^\t?(?:ubhe([0-9]{8}))?\t?([0-9]{6}|[0-9]{8})\t?$`)
-
-// Code waits until a touch has typed one line and returns the code in it. It waits until ctx ends.
-func (s *Slot) Code(ctx context.Context) (string, error) {
-	line, err := s.session.line(ctx)
-	if err != nil {
-		return "", fmt.Errorf("cannot capture a code: %w", err)
-	}
-	m := typedLine.FindStringSubmatch(line)
-	if m == nil {
-		return "", device.ErrNotACode
-	}
-	if m[1] != "" && s.session.hasSerial && m[1] != fmt.Sprintf("%08d", s.session.serial) {
-		return "", device.ErrNotACode
-	}
-	return m[2], nil
-}
-
-// line collects typed text up to Enter, or up to a silence. One that has begun is read to its end also when its time is over.
-func (s *Session) line(ctx context.Context) (string, error) {
-	if time.Since(s.typedAt) > lineIdle {
-		s.typed.Reset()
-	}
-	for {
-		err := ctx.Err()
-		late := errors.Is(err, context.DeadlineExceeded) && s.typed.Len() > 0
-		if err != nil && !late {
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = fmt.Errorf("%w: %w", device.ErrNoTouch, err)
-			}
-			return "", err
-		}
-		slice := inputSlice
-		if end, bounded := ctx.Deadline(); bounded && !late {
-			slice = max(min(slice, time.Until(end)), 0)
-		}
-		var p [keyboard.ReportSize]byte
-		n, err := s.report.ReadInput(p[:], slice)
-		if err != nil {
-			return "", err
-		}
-		typed := s.decoder.Feed(p[:n])
-		before, _, ended := strings.Cut(typed, "\n")
-		s.typed.WriteString(before)
-		switch now := time.Now(); {
-		case ended:
-			return s.endLine(), nil
-		case typed != "":
-			s.typedAt = now
-		case s.typed.Len() > 0 && now.Sub(s.typedAt) > lineIdle, s.typed.Len() > maxLine:
-			return s.endLine(), nil
-		}
-	}
-}
-
-func (s *Session) endLine() string {
-	defer s.typed.Reset()
-	return s.typed.String()
 }

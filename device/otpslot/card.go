@@ -1,0 +1,168 @@
+package otpslot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"tokendesk/device"
+)
+
+// aid names the OTP application (yubikit, core/__init__.py: AID.OTP).
+var aid = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x20, 0x01}
+
+// Instructions. There is another one that reads the status, 03, which is not used: SELECT tells the status as well, and 03
+// takes the password away from an OATH application that somebody has selected in between.
+const (
+	insSelect  = 0xA4
+	selectName = 0x04 // P1
+	insCommand = 0x01 // P1 is the slot command
+)
+
+// Status words (ISO/IEC 7816-4, table 6).
+const (
+	swOK          = 0x9000
+	swConditions  = 0x6985
+	swSecurity    = 0x6982
+	swWrongData   = 0x6A80
+	swUnsupported = 0x6A81
+	swNotFound    = 0x6A82
+	swP1P2        = 0x6A86
+	swOldP1P2     = 0x6B00
+	swInstruction = 0x6D00
+	swClass       = 0x6E00
+)
+
+// Firmware whose status does not follow what is written over a smart card until the key is inserted again: the sequence drops
+// to 0, or is that of before (yubikit, yubiotp.py: "programming state does not update").
+var (
+	needsReinsertion = device.Version{Major: 5}
+	followsWrites    = device.Version{Major: 5, Minor: 4, Build: 3}
+)
+
+// PrefersCard tells whether the slots of a key with both interfaces are better reached by its smart card: from firmware 5.4.3
+// on, as yubikey-manager has it since version 5.8 (ykman/_cli/otp.py, _get_session). It is for what needs no keyboard: codes
+// are seen by a Report only. Older firmware 5 does not tell over the card what became of a write, and that of 4.0 to 5.2 has
+// no OTP application there over USB (yubikey-manager, tests/device/test_otp.py).
+func PrefersCard(v device.Version) bool { return !v.Less(followsWrites) }
+
+// apdus is the link by APDUs. The application is selected before each command, as others on the same card can have been
+// used in between.
+type apdus struct{ card device.Card }
+
+// OverCard starts a session with the OTP application of an opened card, which the caller closes. It fails with
+// device.ErrNoApplication if the card has none, or has it switched off. Codes are typed where the session does not see them.
+func OverCard(ctx context.Context, card device.Card) (*Session, error) {
+	s := &Session{link: apdus{card}}
+	if _, err := s.status(ctx); err != nil {
+		return nil, fmt.Errorf("cannot select the OTP application: %w", err)
+	}
+	return s, nil
+}
+
+// tells: in between, a slot is said to hold what it held when the key was inserted.
+func (l apdus) tells(v device.Version) bool { return v.Less(needsReinsertion) || PrefersCard(v) }
+
+func (l apdus) took(before, after Status) bool {
+	return moved(before, after) || !l.tells(after.Firmware) && after.Sequence == 0 && before.Sequence != 0
+}
+
+// reclaims: a card that is not there for a while is the reader's affair.
+func (l apdus) reclaims() bool { return false }
+
+func (l apdus) status(ctx context.Context) (Status, error) {
+	answer, err := l.transmit(ctx, insSelect, selectName, aid)
+	var refused refusal
+	if errors.As(err, &refused) && refused.unknown() {
+		return Status{}, device.ErrNoApplication
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	return toldStatus(answer)
+}
+
+func (l apdus) write(ctx context.Context, command byte, payload []byte) (before, after Status, err error) {
+	if before, err = l.status(ctx); err != nil {
+		return before, after, err
+	}
+	answer, err := l.transmit(ctx, insCommand, command, payload)
+	var refused refusal
+	switch {
+	case errors.As(err, &refused) && refused.final():
+		return before, before, nil // it says so, where a keyboard would be silent
+	case err != nil:
+		return before, after, err
+	case len(answer) == 0: // some keys have no answer to some commands (yubikit, yubiotp.py)
+		after, err = l.status(ctx)
+		return before, after, err
+	}
+	after, err = toldStatus(answer)
+	return before, after, err
+}
+
+func (l apdus) ask(ctx context.Context, command byte, n int) ([]byte, error) {
+	if _, err := l.status(ctx); err != nil {
+		return nil, err
+	}
+	answer, err := l.transmit(ctx, insCommand, command, nil)
+	var refused refusal
+	switch {
+	case errors.As(err, &refused) && refused.final(), err == nil && len(answer) == 0:
+		return nil, ErrSerialHidden
+	case err != nil:
+		return nil, err
+	case len(answer) != n:
+		return nil, fmt.Errorf("%w: %d bytes, not %d", device.ErrCorrupt, len(answer), n)
+	}
+	return answer, nil
+}
+
+// transmit sends a command APDU with up to 255 bytes of data and no Le.
+func (l apdus) transmit(ctx context.Context, ins, p1 byte, data []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	apdu := make([]byte, 0, 5+len(data)) // grown, it would leave copies behind
+	apdu = append(apdu, 0, ins, p1, 0)
+	if len(data) > 0 {
+		apdu = append(append(apdu, byte(len(data))), data...)
+	}
+	defer clear(apdu)
+	answer, sw, err := l.card.Transmit(apdu)
+	if err == nil && sw != swOK {
+		err = refusal(sw)
+	}
+	return answer, err
+}
+
+// toldStatus reads the status that a card tells. What follows it is left alone, as yubikit does.
+func toldStatus(answer []byte) (Status, error) {
+	if len(answer) < statusSize {
+		return Status{}, fmt.Errorf("%w: a status of %d bytes, not %d", device.ErrCorrupt, len(answer), statusSize)
+	}
+	return parseStatus([statusSize]byte(answer[:statusSize])), nil
+}
+
+// refusal is a status word other than success.
+type refusal uint16
+
+func (r refusal) Error() string { return fmt.Sprintf("the card refuses with status %04x", uint16(r)) }
+
+// unknown tells whether a card that refuses SELECT so has no such application (yubikit, core/smartcard: select).
+func (r refusal) unknown() bool {
+	switch r {
+	case swNotFound, swUnsupported, swInstruction, swClass, swP1P2, swOldP1P2:
+		return true
+	}
+	return false
+}
+
+// final tells whether the application has understood a command that it refuses so.
+func (r refusal) final() bool {
+	switch r {
+	case swConditions, swSecurity, swWrongData, swP1P2, swOldP1P2:
+		return true
+	}
+	return false
+}
