@@ -12,6 +12,7 @@ type Application struct {
 	// Name is that in the names of tokens: "otp2". One that ends with a colon is followed by the name of a credential.
 	Name    string
 	Label   string // for messages: "slot 2"
+	Noun    string // what such a thing is: "slot", "credential"
 	Central string // what follows the name of the device in central services; empty: they are told nothing
 	Type    string // code of the type of token, the same in all rows that make no difference to people
 	HOTP    bool   // it is programmed with HOTP seeds; otherwise with PIV keys
@@ -21,6 +22,17 @@ type Application struct {
 	// CounterStep and MaxCounter say which start counters it takes: multiples of the step.
 	CounterStep, MaxCounter uint64
 	Identifier              bool // it can type its identifier before each code
+	Confirms                bool // it waits for a touch before it lets something be erased or replaced
+}
+
+// Type is what a type of token is called where the administrator says nothing.
+type Type struct{ Name, Description string }
+
+// Types are those of Applications that are programmed with seeds, by their codes.
+var Types = map[string]Type{
+	"yubikey-hotp":  {"YubiKey (HOTP)", "A YubiKey that types a one-time password when it is touched"},
+	"yubikey-oath":  {"YubiKey (OATH)", "A YubiKey whose OATH applet calculates one-time passwords"},
+	"nitrokey-hotp": {"Nitrokey (HOTP)", "A Nitrokey that calculates one-time passwords"},
 }
 
 // Face is a way to reach a device.
@@ -49,29 +61,29 @@ const oathCounters = 1<<32 - 1 // YKOATH: the initial moving factor is a u32
 // Applications are what devices can carry. A row that ends with a colon stands for any number of tokens.
 var Applications = []Application{
 	{
-		Family: YubiKey, Name: "otp1", Label: "slot 1", Central: "-1", Type: "yubikey-hotp", HOTP: true, Faces: []Face{Reports, Cards},
+		Family: YubiKey, Name: "otp1", Label: "slot 1", Noun: "slot", Central: "-1", Type: "yubikey-hotp", HOTP: true, Faces: []Face{Reports, Cards},
 		Access: OwnCode, CounterStep: StartCounterStep, MaxCounter: MaxStartCounter, Identifier: true,
 	},
 	{
-		Family: YubiKey, Name: "otp2", Label: "slot 2", Central: "-2", Type: "yubikey-hotp", HOTP: true, Faces: []Face{Reports, Cards},
+		Family: YubiKey, Name: "otp2", Label: "slot 2", Noun: "slot", Central: "-2", Type: "yubikey-hotp", HOTP: true, Faces: []Face{Reports, Cards},
 		Access: OwnCode, CounterStep: StartCounterStep, MaxCounter: MaxStartCounter, Identifier: true,
 	},
 	{
-		Family: YubiKey, Name: "oath:", Label: "OATH credential", Central: "-OATH-", Type: "yubikey-oath", HOTP: true, Faces: []Face{Cards},
+		Family: YubiKey, Name: "oath:", Label: "OATH credential", Noun: "credential", Central: "-OATH-", Type: "yubikey-oath", HOTP: true, Faces: []Face{Cards},
 		Access: SharedPassword, CounterStep: 1, MaxCounter: oathCounters,
 	},
 	{Family: YubiKey, Name: "piv", Label: "smart card", Type: "yubikey-piv", Faces: []Face{Cards}},
 	nitrokeySlot("1"), nitrokeySlot("2"), nitrokeySlot("3"),
 	{
-		Family: Nitrokey, Name: "oath:", Label: "OATH credential", Central: "-OATH-", Type: "nitrokey-hotp", HOTP: true, Faces: []Face{Cards},
-		Access: SharedPassword, CounterStep: 1, MaxCounter: oathCounters,
+		Family: Nitrokey, Name: "oath:", Label: "OATH credential", Noun: "credential", Central: "-OATH-", Type: "nitrokey-hotp", HOTP: true, Faces: []Face{Cards},
+		Access: SharedPassword, CounterStep: 1, MaxCounter: oathCounters - 1, Confirms: true, // at the last counter it gives no code
 	},
 }
 
 // nitrokeySlot is an HOTP slot of a Nitrokey Pro or Storage.
 func nitrokeySlot(n string) Application {
 	return Application{
-		Family: Nitrokey, Name: "hotp" + n, Label: "HOTP slot " + n, Central: "-" + n, Type: "nitrokey-hotp", HOTP: true, Faces: []Face{Reports},
+		Family: Nitrokey, Name: "hotp" + n, Label: "HOTP slot " + n, Noun: "slot", Central: "-" + n, Type: "nitrokey-hotp", HOTP: true, Faces: []Face{Reports},
 		Access: SharedPassword, CounterStep: 1, MaxCounter: 1<<63 - 1,
 	}
 }
@@ -129,8 +141,22 @@ func (t TokenID) Keeper() TokenID {
 	if a.Access != SharedPassword {
 		return t
 	}
-	return TokenID(string(t.Device()) + "/" + strings.TrimRight(a.Name, ":123"))
+	return AppToken(t.Device(), a.keeper())
 }
+
+// IsKeeper tells whether a name is one that Keeper gives to what has a shared password.
+func (t TokenID) IsKeeper() bool {
+	_, app, _ := strings.Cut(string(t), "/")
+	for _, a := range Applications {
+		if _, ok := t.Device().Serial(); ok && a.Access == SharedPassword && a.Family == t.Device().Family() && app == a.keeper() {
+			return true
+		}
+	}
+	return false
+}
+
+// keeper is what the applications that share a password are called together: "hotp", "oath".
+func (a Application) keeper() string { return strings.TrimRight(a.Name, ":123") }
 
 // Check refuses a configuration that the application does not take.
 func (a Application) Check(c HOTPConfig) error {

@@ -63,17 +63,68 @@ func TestHOTPConfigValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for words, spoil := range map[string]func(*device.HOTPConfig){
-		"this one has 0":       func(c *device.HOTPConfig) { c.Seed = secret.Secret{} },
-		"this one has 21":      func(c *device.HOTPConfig) { c.Seed = secret.Random(21) },
-		"not 7":                func(c *device.HOTPConfig) { c.Digits = 7 },
-		"not 8 ":               func(c *device.HOTPConfig) { c.StartCounter = 8 },
-		"1048560, not":         func(c *device.HOTPConfig) { c.StartCounter = device.MaxStartCounter + 16 },
-		"an access code has 6": func(c *device.HOTPConfig) { c.CurrentAccessCode = secret.Random(5) },
+		"this one has 0":  func(c *device.HOTPConfig) { c.Seed = secret.Secret{} },
+		"this one has 21": func(c *device.HOTPConfig) { c.Seed = secret.Random(21) },
+		"not 7":           func(c *device.HOTPConfig) { c.Digits = 7 },
 	} {
 		c := good()
 		spoil(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error()+" ", words) {
 			t.Errorf("%q is not said: %v", words, err)
 		}
+	}
+}
+
+func TestApplications(t *testing.T) {
+	types, central := map[string]bool{}, map[string]bool{}
+	for _, a := range device.Applications {
+		types[a.Type] = true
+		if a.Label == "" || len(a.Faces) == 0 || a.HOTP != (a.Central != "") || a.HOTP != (device.Types[a.Type] != device.Type{}) || a.HOTP != (a.CounterStep != 0) {
+			t.Errorf("the row of %s/%s is not complete: %+v", a.Family, a.Name, a)
+		}
+		if a.HOTP && central[string(a.Family)+a.Central] {
+			t.Errorf("two applications of %s have the central name %s", a.Family, a.Central)
+		}
+		central[string(a.Family)+a.Central] = true
+	}
+	for code := range device.Types {
+		if !types[code] {
+			t.Errorf("no application is of the type %s", code)
+		}
+	}
+	for id, keeper := range map[device.TokenID]device.TokenID{
+		"yk-1/otp2": "yk-1/otp2", "yk-1/oath:alice": "yk-1/oath", "nk-00005d19/hotp3": "nk-00005d19/hotp", "nk-00005d19/oath:b": "nk-00005d19/oath",
+		"yk-1/piv": "yk-1/piv", "fob-1": "fob-1",
+	} {
+		if got := id.Keeper(); got != keeper || keeper.IsKeeper() != (keeper != id) || id.IsKeeper() {
+			t.Errorf("%s is kept by %s, not %s", id, got, keeper)
+		}
+	}
+	for id, place := range map[device.TokenID]string{"yk-1/otp2": "slot 2", "yk-1/oath:alice": "OATH credential alice", "nk-00005d19/hotp3": "HOTP slot 3"} {
+		if got := id.Place(); got != place {
+			t.Errorf("%s is at %q, not %q", id, got, place)
+		}
+	}
+}
+
+func TestApplicationCheck(t *testing.T) {
+	for _, c := range []struct {
+		token device.TokenID
+		start uint64
+		words string // empty: it is taken
+	}{
+		{"yk-1/otp2", 16, ""}, {"yk-1/otp2", device.MaxStartCounter, ""}, {"yk-1/otp2", 8, "a multiple of 16"}, {"yk-1/otp2", device.MaxStartCounter + 16, "up to 1048560"},
+		{"yk-1/oath:a", 1, ""}, {"yk-1/oath:a", 1<<32 - 1, ""}, {"yk-1/oath:a", 1 << 32, "at most 4294967295"},
+		{"nk-00005d19/hotp1", 1 << 40, ""}, {"yk-1/piv", 0, "takes no HOTP seed"},
+	} {
+		row, _ := device.ApplicationOf(c.token)
+		err := row.Check(device.HOTPConfig{Seed: secret.Random(20), Digits: 6, StartCounter: c.start})
+		if (err == nil) != (c.words == "") || err != nil && !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s from %d: %v", c.token, c.start, err)
+		}
+	}
+	row, _ := device.ApplicationOf("nk-00005d19/hotp1")
+	if err := row.Check(device.HOTPConfig{Seed: secret.Random(20), Digits: 6, TokenIdentifier: true}); err == nil {
+		t.Error("a Nitrokey is to type a token identifier")
 	}
 }

@@ -61,8 +61,8 @@ const (
 	Elsewhere
 )
 
-// Captured tells whether the desk gets the codes.
-func (e Emission) Captured() bool { return e != Elsewhere }
+// Typed tells whether somebody has to touch the device for a code.
+func (e Emission) Typed() bool { return e == ShortTouch || e == LongTouch }
 
 // HOTPToken is one HOTP authenticator on an opened device: the seam of provisioning.
 type HOTPToken interface {

@@ -1,6 +1,10 @@
 package device
 
-import "context"
+import (
+	"context"
+
+	"tokendesk/vault/secret"
+)
 
 // Session is a conversation with an opened device, through one of its faces. It is used by one goroutine at a time, and does
 // not close what it was opened on.
@@ -9,7 +13,7 @@ type Session interface {
 	Identify(ctx context.Context) (Identity, error)
 	// Token returns an HOTP authenticator of the device; id is one of this device's tokens. It fails with ErrNoApplication if
 	// this face, or this model, has none of that name; whether the device really has it may be found out later.
-	Token(id TokenID) (HOTPToken, error)
+	Token(ctx context.Context, id TokenID) (HOTPToken, error)
 }
 
 // Identity is who a device is.
@@ -30,4 +34,18 @@ type Holding struct {
 	Locked bool
 	// Used and Capacity count credentials. Capacity is 0 if that is not known, or the application is one token itself.
 	Used, Capacity int
+}
+
+// Lister is a Session of a device that holds credentials by name.
+type Lister interface {
+	Session
+	// Credentials names all of them, those of others too. password is shown if one is wanted; it may be empty.
+	Credentials(ctx context.Context, password secret.Secret) ([]Credential, error)
+}
+
+// Credential is what a device tells of one.
+type Credential struct {
+	Name      string // as the device has it: "tokendesk:alice"
+	Type      string // "HOTP", "TOTP"; empty: one that the desk does not know
+	Algorithm string // "SHA-1"
 }

@@ -13,6 +13,18 @@ import (
 // key is what sysfs shows of a key with an OTP keyboard, FIDO and CCID, as far as udev looks at it.
 func key(t *testing.T, root string, product uint16) {
 	t.Helper()
+	plug(t, root, 0x1050, product, "01", "00")
+}
+
+// nitrokey is what it shows of a Nitrokey Pro, or of a Nitrokey 3, whose HID interface is for FIDO.
+func nitrokey(t *testing.T, root string, product uint16) {
+	t.Helper()
+	plug(t, root, 0x20A0, product, "00")
+}
+
+// plug makes the tree of a device whose HID interfaces have these protocols.
+func plug(t *testing.T, root string, vendor, product uint16, protocols ...string) {
+	t.Helper()
 	const device = "devices/platform/vhci_hcd.0/usb1/1-1/"
 	write := func(name, text string) {
 		t.Helper()
@@ -43,9 +55,9 @@ func key(t *testing.T, root string, product uint16) {
 	link(device+"subsystem", "bus/usb")
 	write(device+"uevent", "MAJOR=189\nMINOR=1\nDEVNAME=bus/usb/001/002\nDEVTYPE=usb_device\nDRIVER=usb")
 	write(device+"dev", "189:1")
-	write(device+"idVendor", "1050")
+	write(device+"idVendor", fmt.Sprintf("%04x", vendor))
 	write(device+"idProduct", fmt.Sprintf("%04x", product))
-	for n, protocol := range []string{"01", "00"} {
+	for n, protocol := range protocols {
 		usb := fmt.Sprintf("%s1-1:1.%d/", device, n)
 		link(usb+"subsystem", "bus/usb")
 		write(usb+"uevent", "DEVTYPE=usb_interface")
@@ -64,8 +76,8 @@ func key(t *testing.T, root string, product uint16) {
 }
 
 // others are rules that hand keys to whoever sits at the screen, in each way that is in use.
-const others = `ACTION!="remove", ATTRS{idVendor}=="1050", ENV{ID_SECURITY_TOKEN}="1"
-ACTION!="remove", SUBSYSTEM=="hidraw", ATTRS{idVendor}=="1050", TAG+="uaccess", GROUP="plugdev", MODE="0664"
+const others = `ACTION!="remove", ATTRS{idVendor}=="1050|20a0", ENV{ID_SECURITY_TOKEN}="1"
+ACTION!="remove", SUBSYSTEM=="hidraw", ATTRS{idVendor}=="1050|20a0", TAG+="uaccess", GROUP="plugdev", MODE="0664"
 SUBSYSTEM=="usb|hidraw", RUN+="/bin/earlier"
 `
 
@@ -117,20 +129,25 @@ func TestUdevGivesTheKeysToTheDesk(t *testing.T) {
 	const usb, keyboard, fido = "/sys/bus/usb/devices/1-1", "/sys/class/hidraw/hidraw0", "/sys/class/hidraw/hidraw1"
 	for _, test := range []struct {
 		name    string
+		plug    func(t *testing.T, root string, product uint16)
 		product uint16
 		device  string
 		ours    bool
 	}{
-		{"the device", 0x0407, usb, true},
-		{"its keyboard", 0x0407, keyboard, true},
-		{"its FIDO interface", 0x0407, fido, false},
-		{"a device without OTP", 0x0402, usb, false},
-		{"a keyboard of something else", 0x0402, keyboard, false},
+		{"the device", key, 0x0407, usb, true},
+		{"its keyboard", key, 0x0407, keyboard, true},
+		{"its FIDO interface", key, 0x0407, fido, false},
+		{"a device without OTP", key, 0x0402, usb, false},
+		{"a keyboard of something else", key, 0x0402, keyboard, false},
+		{"a Nitrokey Pro", nitrokey, 0x4108, usb, true},
+		{"its slots", nitrokey, 0x4108, keyboard, true},
+		{"a Nitrokey 3", nitrokey, 0x42B2, usb, false},
+		{"its FIDO interface", nitrokey, 0x42B2, keyboard, false},
 	} {
 		for _, action := range []string{"add", "bind", "change"} {
 			t.Run(test.name+" "+action, func(t *testing.T) {
 				sys := t.TempDir()
-				key(t, sys, test.product)
+				test.plug(t, sys, test.product)
 				got := decide(t, sys, action, test.device)
 				open := slices.Contains(got, "run: 'uaccess'")
 				tagged := slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, "TAGS=") && strings.Contains(line, ":uaccess:") })

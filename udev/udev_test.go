@@ -28,10 +28,10 @@ func TestFilesAreCurrent(t *testing.T) {
 }
 
 // The keys that the desk opens are taken from the seat's user; those that it only names are not.
-func TestRulesAreAboutOTPOnly(t *testing.T) {
+func TestRulesAreAboutWhatIsOpened(t *testing.T) {
 	for _, m := range device.Models {
-		if in := strings.Contains(Rules(), fmt.Sprintf("%04x", m.Product)); in != m.Has(device.OTP) {
-			t.Errorf("%04x:%04x: in the rules: %v, has OTP: %v", m.Vendor, m.Product, in, m.Has(device.OTP))
+		if in := strings.Contains(Rules(), fmt.Sprintf("%04x", m.Product)); in != (m.ReportSize() != 0) {
+			t.Errorf("%04x:%04x: in the rules: %v, size of reports: %d", m.Vendor, m.Product, in, m.ReportSize())
 		}
 	}
 }
@@ -59,11 +59,15 @@ func TestHwdbFindsEveryModel(t *testing.T) {
 	for _, m := range device.Models {
 		// The form that udev asks for a usb_device: with the product's own name behind the numbers.
 		found := hwdb("query", fmt.Sprintf("usb:v%04Xp%04X:what it calls itself", m.Vendor, m.Product))
-		otp := "=otp"
-		if !m.Has(device.OTP) {
-			otp = "_CAPABILITIES="
+		capabilities := "_CAPABILITIES="
+		switch {
+		case m.Has(device.OTP):
+			capabilities += "otp"
+		case m.Has(device.NitrokeySlots):
+			capabilities += "hotp"
 		}
-		for _, want := range []string{"ID_VENDOR_FROM_DATABASE=Yubico\n", "ID_MODEL_FROM_DATABASE=" + m.Name + " ", "TOKENDESK_CAPABILITIES=", otp} {
+		vendor := map[uint16]string{0x1050: "Yubico", 0x20A0: "Nitrokey", 0x316D: "Purism"}[m.Vendor]
+		for _, want := range []string{"ID_VENDOR_FROM_DATABASE=" + vendor + "\n", "ID_MODEL_FROM_DATABASE=" + m.Name + " ", capabilities} {
 			if !strings.Contains(found, want) {
 				t.Errorf("%04x:%04x: no %q in\n%s", m.Vendor, m.Product, want, found)
 			}

@@ -13,12 +13,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"tokendesk/device"
 	"tokendesk/device/bussocket"
 	"tokendesk/device/emulator"
 )
 
-const keysUsage = "SERIAL|PORT…"
+const keysUsage = "SERIAL|NAME|PORT…"
 
 func control(c *cli.Context) bussocket.Control { return bussocket.Control{Socket: c.String("socket")} }
 
@@ -113,14 +112,17 @@ func faultCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "fault",
 		Usage: "make a key misbehave",
-		Description: "KIND is one of " + names(emulator.Faults) + ".\n" +
+		Description: "KIND of a YubiKey is one of " + names(emulator.Faults) + ".\n" +
 			"unplug-at-chunk and unplug-after-write strike once, reject-write and reclaim N times (1 if left out),\n" +
 			"bad-crc N times or until clear, slow-open adds N ms, the others last until clear.\n" +
 			"Keys that are attached to the kernel cannot have slow-open, exclusive-open and no-permission.\n" +
 			"Keys with a smart card also have " + names(emulator.CardFaults) + ".\n" +
 			"card-pull-before pulls the whole key when the N-th APDU from now arrives (1 is the next), card-pull-after when\n" +
-			"it was carried out; card-status answers the next APDU with status word N (27010 is 6982); the others last until clear.",
-		ArgsUsage: "SERIAL|PORT KIND [N]",
+			"it was carried out; card-status answers the next APDU with status word N (27010 is 6982); the others last until clear.\n" +
+			"A Nitrokey 3 has these only. Other Nitrokeys have those of opening, and " + names(emulator.NitrokeyFaults) + ".\n" +
+			"pull-before, pull-after and drop strike at the N-th command from now, torn-write at the next slot that is written,\n" +
+			"bad-crc N times or until clear; status answers the next command with status N; stuck-busy lasts until clear.",
+		ArgsUsage: "SERIAL|NAME|PORT KIND [N]",
 		Action: func(c *cli.Context) error {
 			if n := c.NArg(); n < 2 || n > 3 {
 				return errors.New("fault needs SERIAL KIND [N]; see tokenemu fault --help")
@@ -165,7 +167,7 @@ func listCommand() *cli.Command {
 
 func table(c *cli.Context, keys []bussocket.Key) error {
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PORT\tDEVICE\tFIRMWARE\tSTATE\tSLOT 1\tSLOT 2\tREQUIRED WAIT\tFAULTS\tCARD")
+	fmt.Fprintln(w, "PORT\tDEVICE\tFIRMWARE\tSTATE\tHOLDS\tREQUIRED WAIT\tFAULTS\tCARD")
 	for _, k := range keys {
 		state := "out"
 		switch {
@@ -176,16 +178,9 @@ func table(c *cli.Context, keys []bussocket.Key) error {
 		case k.Present:
 			state = "in"
 		}
-		faults := cmp.Or(strings.Join(k.Faults, " "), "-")
+		holds, faults := cmp.Or(strings.Join(k.Holds, " "), "-"), cmp.Or(strings.Join(k.Faults, " "), "-")
 		wait := time.Duration(k.RequiredWaitUS) * time.Microsecond
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Port, device.YubiKeyID(k.Serial), k.Firmware, state, slot(k.Slot1), slot(k.Slot2), wait, faults, cmp.Or(k.Card, "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Port, k.Device, k.Firmware, state, holds, wait, faults, cmp.Or(k.Card, "-"))
 	}
 	return w.Flush()
-}
-
-func slot(configured bool) string {
-	if configured {
-		return "configured"
-	}
-	return "empty"
 }

@@ -37,7 +37,7 @@ func tokenemu(t *testing.T, args ...string) (stdout, stderr string, err error) {
 }
 
 // bench serves keys in this process and returns the socket.
-func bench(t *testing.T, keys ...*emulator.YubiKey) string {
+func bench[T emulator.Token](t *testing.T, keys ...T) string {
 	t.Helper()
 	socket := socketPath(t)
 	s, err := emulator.Listen(socket, keys...)
@@ -65,7 +65,7 @@ func TestProcess(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	socket := socketPath(t)
-	server := exec.CommandContext(t.Context(), binary, "serve", "--instant", "--yubikey", "serial=12345678,fw=5.4.3", "--yubikey=serial=7,fw=2.3.1,present=false", "--socket", socket)
+	server := exec.CommandContext(t.Context(), binary, "serve", "--instant", "--yubikey", "serial=12345678,fw=5.4.3", "--yubikey=serial=7,fw=2.3.1,present=false", "--nitrokey", "serial=00005d19", "--socket", socket)
 	server.Stderr = os.Stderr
 	stdout, err := server.StdoutPipe()
 	if err != nil {
@@ -82,7 +82,7 @@ func TestProcess(t *testing.T) {
 		}
 	})
 	lines := bufio.NewReader(stdout)
-	for _, want := range []string{"emu1  yk-12345678  firmware 5.4.3  plugged in\n", "emu2  yk-7  firmware 2.3.1  not plugged in\n"} {
+	for _, want := range []string{"emu1  yk-12345678  firmware 5.4.3  plugged in\n", "emu2  yk-7  firmware 2.3.1  not plugged in\n", "emu3  nk-00005d19  firmware 0.15.0  plugged in\n"} {
 		if got, err := lines.ReadString('\n'); err != nil || got != want {
 			t.Fatalf("%q, %v", got, err)
 		}
@@ -99,7 +99,7 @@ func TestProcess(t *testing.T) {
 	if out, err := command("insert", "7"); err != nil || out != "" {
 		t.Fatalf("%q, %v", out, err)
 	}
-	if out, err := command("list"); err != nil || !strings.Contains(out, "emu2  yk-7         2.3.1     in     empty") {
+	if out, err := command("list"); err != nil || !strings.Contains(out, "emu2  yk-7         2.3.1     in     -") {
 		t.Fatalf("%s%v", out, err)
 	}
 	_, err = command("serve", "--yubikey", "serial=1")
@@ -163,7 +163,8 @@ func TestTouchOfAHeldKey(t *testing.T) {
 }
 
 func TestHand(t *testing.T) {
-	socket := bench(t, emulator.New(emulator.Options{Serial: 7}), emulator.New(emulator.Options{Serial: 8, VPCD: "127.0.0.1:1", Absent: true}))
+	socket := bench[emulator.Token](t, emulator.New(emulator.Options{Serial: 7}), emulator.New(emulator.Options{Serial: 8, VPCD: "127.0.0.1:1", Absent: true}),
+		emulator.NewNitrokeyPro(emulator.Options{Serial: 0x5d19, Absent: true}), emulator.NewNitrokey3(emulator.Options{Serial: 0xABCDEF01, VPCD: "127.0.0.1:1"}))
 	t.Setenv("TOKENEMU_SOCKET", socket)
 	for _, c := range []struct {
 		args string
@@ -176,6 +177,13 @@ func TestHand(t *testing.T) {
 		{"fault 8 stuck-flag", ""},
 		{"fault 7 card-mute", "this key has none: give it one by vpcd=HOST:PORT"},
 		{"fault 7 melt", "there is no fault"},
+		{"insert 00005d19 abcdef01", ""},
+		{"touch nk-00005d19 --long", ""},
+		{"touch nk-00005d1a", "no key here has the serial or port nk-00005d1a"},
+		{"fault nk-00005d19 pull-after 3", ""},
+		{"fault nk-00005d19 reclaim", "there is no fault"},
+		{"fault nk-abcdef01 card-mute", ""},
+		{"fault nk-abcdef01 stuck-busy", "none of a device that is a smart card only"},
 		{"fault 7 reclaim many", `"many" is not a number`},
 		{"fault 7", "tokenemu fault --help"},
 		{"remove", "needs the serial or port"},
@@ -193,6 +201,9 @@ func TestHand(t *testing.T) {
 		{"attach 7", "attach takes no arguments"},
 		{"attach --yubikey serial=7", "another emulator serves it"},
 		{"attach --yubikey serial=7,product=0405,vpcd=localhost:4711 --socket /nonexistent/bus", "leave vpcd out"},
+		{"attach --nitrokey serial=7,model=storage", "make it a Pro or a Librem Key"},
+		{"attach --nitrokey serial=7,model=3", "serve it to a reader of vpcd"},
+		{"serve --nitrokey model=pro", "it has no serial"},
 		{"attach --yubikey serial=7,product=0407", "make it a product 0010, 0110 or 0401, or 0111 or 0405"},
 	} {
 		stdout, _, err := tokenemu(t, strings.Fields(c.args)...)
@@ -204,9 +215,11 @@ func TestHand(t *testing.T) {
 		}
 	}
 	stdout, _, err := tokenemu(t, "list")
-	want := `PORT  DEVICE  FIRMWARE  STATE  SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS      CARD
-emu1  yk-7    0.0.0     out    empty   empty   0s             reclaim=2   -
-emu2  yk-8    0.0.0     out    empty   empty   0s             stuck-flag  out
+	want := `PORT  DEVICE       FIRMWARE  STATE  HOLDS  REQUIRED WAIT  FAULTS        CARD
+emu1  yk-7         0.0.0     out    -      0s             reclaim=2     -
+emu2  yk-8         0.0.0     out    -      0s             stuck-flag    out
+emu3  nk-00005d19  0.15.0    in     -      0s             pull-after=3  -
+emu4  nk-abcdef01  4.14.0    in     -      0s             card-mute     no reader at 127.0.0.1:1
 `
 	if err != nil || stdout != want {
 		t.Fatalf("%s%v", stdout, err)
@@ -237,11 +250,12 @@ func TestAttachedKeys(t *testing.T) {
 		}()
 	}
 	serve(bussocket.Answer{OK: true, Keys: []bussocket.Key{{
-		Interface: bussocket.Interface{Path: "emu1:1.0", Port: "emu1"}, USBPort: "1-12", Serial: 7, Firmware: "5.4.3", Present: true, Card: "USB",
+		Interface: bussocket.Interface{Path: "emu1:1.0", Port: "emu1"}, USBPort: "1-12", Device: "nk-00000007", Serial: 7, Firmware: "0.15.0", Present: true, Card: "USB",
+		Holds: []string{"hotp1", "otp"},
 	}}})
 	stdout, _, err := tokenemu(t, "list")
-	want := `PORT  DEVICE  FIRMWARE  STATE     SLOT 1  SLOT 2  REQUIRED WAIT  FAULTS  CARD
-emu1  yk-7    5.4.3     USB 1-12  empty   empty   0s             -       USB
+	want := `PORT  DEVICE       FIRMWARE  STATE     HOLDS      REQUIRED WAIT  FAULTS  CARD
+emu1  nk-00000007  0.15.0    USB 1-12  hotp1 otp  0s             -       USB
 `
 	if err != nil || stdout != want {
 		t.Fatalf("%s%v", stdout, err)
@@ -270,11 +284,31 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
+func TestParseNitrokey(t *testing.T) {
+	for text, want := range map[string]emulator.Options{
+		"serial=5D19":                             {Serial: 0x5d19, Vendor: 0x20A0, Product: 0x4108, Firmware: device.Version{Minor: 15}},
+		"serial=1,model=storage,present=false":    {Serial: 1, Vendor: 0x20A0, Product: 0x4109, Firmware: device.Version{Minor: 57}, Absent: true},
+		"serial=1,fw=0.7.0,model=librem":          {Serial: 1, Vendor: 0x316D, Product: 0x4C4B, Firmware: device.Version{Minor: 7}},
+		"serial=ffffffff,model=3,vpcd=reader:471": {Serial: 0xFFFFFFFF, Vendor: 0x20A0, Product: 0x42B2, VPCD: "reader:471"},
+	} {
+		if o, err := parseNitrokey(text); err != nil || o != want {
+			t.Errorf("%q: %+v, %v", text, o, err)
+		}
+	}
+	for _, s := range []string{"", "model=pro", "serial=x", "serial=100000000", "serial=1,model=2", "serial=1,product=0405", "serial=1,vpcd=reader:471", "serial=1,serial=1", "serial=1,color=red"} {
+		if _, err := parseNitrokey(s); err == nil || !strings.Contains(err.Error(), nitrokeyForm) {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
 func FuzzParseKey(f *testing.F) {
 	f.Add("serial=12345678,fw=5.4.3,present=false")
 	f.Add("serial=1,,=")
 	f.Fuzz(func(t *testing.T, s string) {
-		if _, err := parseKey(s); err == nil && !strings.Contains(s, "serial=") {
+		_, err := parseKey(s)
+		_, nitrokey := parseNitrokey(s)
+		if (err == nil || nitrokey == nil) && !strings.Contains(s, "serial=") {
 			t.Fatalf("%q made a key without a serial", s)
 		}
 	})

@@ -67,12 +67,16 @@ func (b *Bus) Open(ctx context.Context, path string) (device.Report, error) {
 	c, err := dial(ctx, b.socket)
 	if err == nil {
 		stop := c.interruptedBy(ctx)
-		_, err = c.call(EncodeRequest(Request{Op: OpOpen, Path: path}))
+		var a Answer
+		a, err = c.call(EncodeRequest(Request{Op: OpOpen, Path: path}))
 		if !stop() { // too late to keep what may have been granted
 			err = ctx.Err()
 		}
+		if err == nil && (a.Interface == nil || a.Interface.Path != path) {
+			err = c.lost(errors.New("it does not say that it opened this interface"))
+		}
 		if err == nil {
-			return &report{conn: c, path: path}, nil
+			return &report{conn: c, path: path, size: a.Interface.reportSize()}, nil
 		}
 		c.Close()
 	}

@@ -1,6 +1,7 @@
 package bussocket_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func socketPath(t *testing.T) string {
 }
 
 // serve runs an emulator until stop or the end of the test.
-func serve(t *testing.T, keys ...*emulator.YubiKey) (socket string, stop func()) {
+func serve[T emulator.Token](t *testing.T, keys ...T) (socket string, stop func()) {
 	t.Helper()
 	socket = socketPath(t)
 	s, err := emulator.Listen(socket, keys...)
@@ -233,6 +234,83 @@ func TestReport(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The feature reports of a Nitrokey have 65 bytes.
+func TestNitrokeyReport(t *testing.T) {
+	k := emulator.NewNitrokeyPro(emulator.Options{Serial: 0x5d19, Timing: &emulator.Timing{}})
+	socket, _ := serve(t, k)
+	b := bussocket.New(socket)
+	infos, err := b.List(t.Context())
+	if want := (device.Info{Path: "emu1:1.0", Port: "emu1", Vendor: 0x20A0, Product: 0x4108, Emulated: true}); err != nil || !slices.Equal(infos, []device.Info{want}) {
+		t.Fatalf("%+v, %v", infos, err)
+	}
+	r := open(t, b, "emu1:1.0")
+	for _, n := range []int{0, 9, 64, 66} {
+		if r.SetFeature(make([]byte, n)) == nil || r.GetFeature(make([]byte, n)) == nil {
+			t.Fatalf("a report of %d bytes was taken", n)
+		}
+	}
+	status := make([]byte, 65) // the command GET_STATUS is 0
+	copy(status[61:], "\xdf\xb7\x6e\xef")
+	if err := r.SetFeature(status); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 65)
+	if err := r.GetFeature(p); err != nil || string(p[3:12]) != "\xdf\xb7\x6e\xef\x00\x0f\x00\x19\x5d" {
+		t.Fatalf("%x, %v", p, err)
+	}
+	if n, err := r.ReadInput(make([]byte, 8), 0); n != 0 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	k.Remove()
+	for what, err := range map[string]error{"SetFeature": r.SetFeature(status), "GetFeature": r.GetFeature(p)} {
+		if !errors.Is(err, device.ErrGone) {
+			t.Errorf("pulled: %s: %v", what, err)
+		}
+	}
+}
+
+// A server that does not say what it has opened cannot be talked to, because the size of reports follows from that.
+func TestOpenedInterfaceIsTold(t *testing.T) {
+	for answer, opens := range map[string]bool{
+		`{"ok":true}`: false,
+		`{"ok":true,"interface":{"path":"emu2:1.0","port":"emu2","vendor":8352,"product":16648}}`: false,
+		`{"ok":true,"interface":{"path":"emu1:1.0","port":"emu1","vendor":8352,"product":16648}}`: true,
+	} {
+		socket := socketPath(t)
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var done sync.WaitGroup
+		done.Go(func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			requests := bufio.NewReader(c)
+			requests.ReadString('\n')
+			fmt.Fprintln(c, answer)
+			if opens { // with a report that is a YubiKey's
+				requests.ReadString('\n')
+				fmt.Fprintln(c, `{"ok":true,"data":"000000000000000000"}`)
+			}
+		})
+		r, err := bussocket.New(socket).Open(t.Context(), "emu1:1.0")
+		if (err == nil) != opens || err != nil && !errors.Is(err, device.ErrGone) {
+			t.Errorf("%s: %v", answer, err)
+		}
+		if err == nil {
+			if err := r.GetFeature(make([]byte, 65)); !errors.Is(err, device.ErrCorrupt) {
+				t.Errorf("a report of 9 bytes: %v", err)
+			}
+			r.Close()
+		}
+		l.Close()
+		done.Wait()
 	}
 }
 

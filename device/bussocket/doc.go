@@ -2,10 +2,11 @@
 //
 // Emulated tokens live in another process (cmd/tokenemu), so that no production binary contains one.
 // What connects the two is a Unix stream socket, mode 0600, that carries the bytes of real keys with
-// the habits of the real USB library: 9-byte feature reports, timed reads, a slow and exclusive open,
+// the habits of the real USB library: feature reports with their number, timed reads, a slow and exclusive open,
 // a close that gives the keyboard back, and keys that vanish in mid-call. Bus is the device.Bus on
 // this side of it, Control the hand that plugs and touches. There is no authentication beyond the
-// socket's mode, and no framing for anything but OTP keyboards. Another server only needs this page.
+// socket's mode, and no framing for anything but the HID interfaces that device.Bus knows: smart cards are reached by PC/SC.
+// Another server only needs this page.
 //
 // # Lines
 //
@@ -37,20 +38,22 @@
 // # The bus
 //
 // An interface is {"path":"emu1:1.0","port":"emu1","vendor":4176,"product":1031}. The port belongs to
-// one key for the server's lifetime; the path names its OTP keyboard while it is plugged in.
+// one key for the server's lifetime; the path names its HID interface while it is plugged in: the OTP keyboard of a
+// YubiKey, or what a Nitrokey has for its slots. Vendor and product say which it is, and so the size of its feature
+// reports (device.Model); those of models that the table does not have are as a YubiKey's.
 //
 //	{"op":"list"}                    ok with "interfaces": those plugged in
 //	{"op":"watch"}                   no ok: an "added" event for each interface present, one "synced"
 //	                                 event, then "added" and "removed" as they happen, until the
 //	                                 client closes. A watcher that falls MaxBacklog events behind is
 //	                                 sent an error and closed.
-//	{"op":"open","path":"emu1:1.0"}  may take as long as it does on a real bus. After ok the connection
-//	                                 is that handle, and what the key types comes here only
+//	{"op":"open","path":"emu1:1.0"}  may take as long as it does on a real bus. ok has the "interface"; after
+//	                                 it the connection is that handle, and what the key types comes here only
 //
 // On a handle:
 //
-//	{"op":"set-feature","data":"00…"}      data has 9 bytes: report number 0, then the report
-//	{"op":"get-feature"}                   ok with "data" of 9 bytes, likewise
+//	{"op":"set-feature","data":"00…"}      data has 9 bytes, or 65 for a Nitrokey: report number 0, then the report
+//	{"op":"get-feature"}                   ok with "data" of as many bytes, likewise
 //	{"op":"read-input","timeout_ms":100}   ok with "data", one 8-byte boot-keyboard report, or without
 //	                                       data if none came in time; 0 polls; at most MaxReadTimeout
 //	{"op":"close"}                         ok once the keyboard has been given back; the server closes
@@ -61,7 +64,8 @@
 //
 // # Control
 //
-// A key is named by its serial number or its port.
+// A key is named by its serial number, its name or its port: "12345678", "nk-00005d19", "emu1". The serial of a Nitrokey
+// has eight hexadecimal digits.
 //
 //	{"op":"insert","key":"12345678"}    plug in; nothing happens if it is
 //	{"op":"remove","key":"emu1"}        pull; nothing happens if it is out
@@ -72,7 +76,8 @@
 //	                                    waited for it. times is 1 to MaxTouches, 1 if absent
 //	{"op":"fault","key":"emu1","kind":"reject-write","n":1}
 //	                                    kinds are the server's; "clear" removes all faults
-//	{"op":"list-all"}                   ok with "keys": every key, plugged in or not (type Key)
+//	{"op":"list-all"}                   ok with "keys": every key, plugged in or not (type Key); one that is a
+//	                                    smart card only has its port for a path, which cannot be opened
 //
 // # Keys on the USB of the machine
 //

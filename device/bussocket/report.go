@@ -17,6 +17,7 @@ const patience = 5 * time.Second
 type report struct {
 	conn   *conn
 	path   string
+	size   int   // of its feature reports, with the report number
 	failed error // the connection is unusable
 	closed bool
 }
@@ -25,10 +26,10 @@ var errClosed = errors.New("the interface is closed")
 
 // SetFeature implements device.Report. The line is built by hand and wiped, because reports carry seeds.
 func (r *report) SetFeature(p []byte) error {
-	if len(p) != device.ReportSize || p[0] != 0 {
-		return fmt.Errorf("a feature report is %d bytes, the first of them 0", device.ReportSize)
+	if len(p) != r.size || p[0] != 0 {
+		return fmt.Errorf("a feature report is %d bytes, the first of them 0", r.size)
 	}
-	line := make([]byte, 0, 64)
+	line := make([]byte, 0, 64+2*len(p)) // not to grow, which would leave copies
 	line = append(line, `{"op":"`+OpSetFeature+`","data":"`...)
 	line = hex.AppendEncode(line, p)
 	line = append(line, "\"}\n"...)
@@ -39,14 +40,14 @@ func (r *report) SetFeature(p []byte) error {
 
 // GetFeature implements device.Report.
 func (r *report) GetFeature(p []byte) error {
-	if len(p) != device.ReportSize {
-		return fmt.Errorf("a feature report is %d bytes, there is room for %d", device.ReportSize, len(p))
+	if len(p) != r.size {
+		return fmt.Errorf("a feature report is %d bytes, there is room for %d", r.size, len(p))
 	}
 	a, err := r.call(EncodeRequest(Request{Op: OpGetFeature}), 0)
 	if err != nil {
 		return err
 	}
-	if len(a.Data) != device.ReportSize {
+	if len(a.Data) != r.size {
 		return r.fail(fmt.Errorf("%w: a feature report of %d bytes", device.ErrCorrupt, len(a.Data)))
 	}
 	copy(p, a.Data)

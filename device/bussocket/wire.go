@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"time"
 
 	"tokendesk/device"
@@ -87,14 +88,14 @@ type Answer struct {
 	OK         bool        `json:"ok,omitempty"`
 	Error      *Error      `json:"error,omitempty"`
 	Event      string      `json:"event,omitempty"`
-	Interface  *Interface  `json:"interface,omitempty"`  // added, removed
+	Interface  *Interface  `json:"interface,omitempty"`  // added, removed, open
 	Interfaces []Interface `json:"interfaces,omitempty"` // list
 	Data       Hex         `json:"data,omitempty"`       // get-feature, read-input
 	Touches    []Touch     `json:"touches,omitempty"`    // touch
 	Keys       []Key       `json:"keys,omitempty"`       // list-all
 }
 
-// Interface is the OTP keyboard of a plugged-in key.
+// Interface is the HID interface of a plugged-in key: the OTP keyboard of a YubiKey, or what a Nitrokey has for its slots.
 type Interface struct {
 	Path    string `json:"path"`
 	Port    string `json:"port"`
@@ -104,6 +105,14 @@ type Interface struct {
 
 func (i Interface) info() device.Info {
 	return device.Info{Path: i.Path, Port: i.Port, Vendor: i.Vendor, Product: i.Product, Emulated: true}
+}
+
+// reportSize is that of the interface's feature reports, with the report number before them.
+func (i Interface) reportSize() int {
+	if m, _ := device.FindModel(i.Vendor, i.Product); m.ReportSize() != 0 {
+		return m.ReportSize()
+	}
+	return device.ReportSize
 }
 
 // Touch is what one touch did.
@@ -116,12 +125,12 @@ type Touch struct {
 type Key struct {
 	Interface
 	USBPort         string        `json:"usb_port,omitempty"` // the kernel's name of it, "1-1", while the key is attached there
+	Device          device.ID     `json:"device"`             // its name: "yk-12345678"
 	Serial          device.Serial `json:"serial"`
 	Firmware        string        `json:"firmware"`
 	Present         bool          `json:"present"`
-	Held            bool          `json:"held"` // a handle is open
-	Slot1           bool          `json:"slot1"`
-	Slot2           bool          `json:"slot2"` // configured
+	Held            bool          `json:"held"`  // a handle is open
+	Holds           []string      `json:"holds"` // what is configured, of that which feature reports reach: "otp2", "hotp1"
 	ProgramSequence uint8         `json:"program_sequence"`
 	Card            string        `json:"card,omitempty"` // where its smart card is, or why nowhere; empty: it has none
 	Faults          []string      `json:"faults"`
@@ -170,8 +179,8 @@ func (r Request) check() error {
 			return badRequest("open needs the path of an interface, such as emu1:1.0")
 		}
 	case OpSetFeature:
-		if len(r.Data) != device.ReportSize || r.Data[0] != 0 {
-			return badRequest("a feature report is %d bytes, the first of them 0", device.ReportSize)
+		if n := len(r.Data); n != device.ReportSize && n != device.NitrokeyReportSize || r.Data[0] != 0 {
+			return badRequest("a feature report is %d or %d bytes, the first of them 0", device.ReportSize, device.NitrokeyReportSize)
 		}
 	case OpReadInput:
 		if r.TimeoutMS < 0 || r.TimeoutMS > MaxReadTimeout.Milliseconds() {
@@ -179,7 +188,7 @@ func (r Request) check() error {
 		}
 	case OpInsert, OpRemove, OpTouch, OpFault:
 		if !name.MatchString(r.Key) {
-			return badRequest("%s needs a key: a serial number or a port such as emu1", r.Op)
+			return badRequest("%s needs a key: a serial number, a name such as nk-00005d19, or a port such as emu1", r.Op)
 		}
 		if r.Times < 0 || r.Times > MaxTouches {
 			return badRequest("a key is touched 1 to %d times, not %d", MaxTouches, r.Times)
@@ -224,7 +233,8 @@ func DecodeAnswer(line []byte) (Answer, error) {
 		}
 	}
 	for _, k := range a.Keys {
-		if !k.valid() || k.USBPort != "" && !name.MatchString(k.USBPort) {
+		names := append([]string{k.USBPort, string(k.Device)}, k.Holds...)
+		if !k.valid() || slices.ContainsFunc(names, func(s string) bool { return s != "" && !name.MatchString(s) }) {
 			return Answer{}, errors.New("not an answer of the bus socket: a path or port is malformed")
 		}
 	}

@@ -72,6 +72,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		{Op: OpList},
 		{Op: OpOpen, Path: "emu1:1.0"},
 		{Op: OpSetFeature, Data: make(Hex, device.ReportSize)},
+		{Op: OpSetFeature, Data: make(Hex, device.NitrokeyReportSize)},
 		{Op: OpReadInput, TimeoutMS: 100},
 		{Op: OpTouch, Key: "12345678", Long: true, Times: 2},
 		{Op: OpFault, Key: "emu1", Kind: "reclaim", N: 3},
@@ -91,7 +92,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		if again, err := DecodeRequest(EncodeRequest(r)); err != nil || !reflect.DeepEqual(normal(r), normal(again)) {
 			t.Fatalf("%+v became %+v, %v", r, again, err)
 		}
-		if r.Op == OpSetFeature && len(r.Data) != device.ReportSize || r.TimeoutMS < 0 && r.Op == OpReadInput || r.Times > MaxTouches && r.Op == OpTouch {
+		if n := len(r.Data); r.Op == OpSetFeature && n != device.ReportSize && n != device.NitrokeyReportSize || r.TimeoutMS < 0 && r.Op == OpReadInput || r.Times > MaxTouches && r.Op == OpTouch {
 			t.Fatalf("beyond the limits: %+v", r)
 		}
 	})
@@ -110,7 +111,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 	for _, a := range []Answer{
 		{OK: true},
 		{OK: true, Data: make(Hex, device.ReportSize)},
-		{OK: true, Interfaces: []Interface{i}, Keys: []Key{{Interface: i, USBPort: "1-1"}}, Touches: []Touch{{To: ToWindow, Text: "755224\n"}}},
+		{OK: true, Interfaces: []Interface{i}, Keys: []Key{{Interface: i, USBPort: "1-1", Device: "yk-1", Holds: []string{"otp2"}}}, Touches: []Touch{{To: ToWindow, Text: "755224\n"}}},
 		{Error: &Error{CodeGone, "pulled"}},
 		{Event: EventAdded, Interface: &i},
 		{Event: EventSynced},
@@ -120,6 +121,7 @@ func FuzzDecodeAnswer(f *testing.F) {
 	f.Add([]byte(`{"ok":true,"error":{}}`))
 	f.Add([]byte(`{"event":"added"}`))
 	f.Add([]byte(`{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","usb_port":"\u001b[2J"}]}`))
+	f.Add([]byte(`{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","holds":["\u001b[2J"]}]}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		a, err := DecodeAnswer(line)
 		if err != nil {
@@ -129,8 +131,8 @@ func FuzzDecodeAnswer(f *testing.F) {
 			t.Fatal("an event without an interface")
 		}
 		for _, k := range a.Keys {
-			if strings.ContainsFunc(k.Port+k.Path+k.USBPort, unicode.IsControl) {
-				t.Fatalf("a name with control characters: %q", k.USBPort)
+			if strings.ContainsFunc(k.Port+k.Path+k.USBPort+string(k.Device)+strings.Join(k.Holds, ""), unicode.IsControl) {
+				t.Fatalf("a name with control characters: %+v", k)
 			}
 		}
 		if _, err := DecodeAnswer(EncodeAnswer(a)); err != nil {

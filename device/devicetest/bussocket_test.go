@@ -24,13 +24,30 @@ func TestBusSocket(t *testing.T) {
 
 func rig(t *testing.T, timing *emulator.Timing) devicetest.Rig {
 	t.Helper()
+	k := emulator.New(emulator.Options{Serial: 12345678, Firmware: device.Version{Major: 5, Minor: 4, Build: 3}, Timing: timing})
+	bus, hand := served(t, k)
+	return devicetest.Rig{
+		Bus:      bus,
+		Serial:   k.Serial(),
+		Firmware: k.Firmware(),
+		Touch: func(ctx context.Context, long bool) error {
+			_, err := hand.Touch(ctx, "emu1", long, 1)
+			return err
+		},
+		Insert: func(ctx context.Context) error { return hand.Insert(ctx, "emu1") },
+		Remove: func(ctx context.Context) error { return hand.Remove(ctx, "emu1") },
+	}
+}
+
+// served has a device at a socket of its own, until the test ends.
+func served(t *testing.T, k emulator.Token) (*bussocket.Bus, bussocket.Control) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "td") // a socket's path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "bus")
-	k := emulator.New(emulator.Options{Serial: 12345678, Firmware: device.Version{Major: 5, Minor: 4, Build: 3}, Timing: timing})
 	server, err := emulator.Listen(socket, k)
 	if err != nil {
 		t.Fatal(err)
@@ -44,16 +61,5 @@ func rig(t *testing.T, timing *emulator.Timing) devicetest.Rig {
 			t.Error(err)
 		}
 	})
-	hand := bussocket.Control{Socket: socket}
-	return devicetest.Rig{
-		Bus:      bussocket.New(socket),
-		Serial:   k.Serial(),
-		Firmware: k.Firmware(),
-		Touch: func(ctx context.Context, long bool) error {
-			_, err := hand.Touch(ctx, "emu1", long, 1)
-			return err
-		},
-		Insert: func(ctx context.Context) error { return hand.Insert(ctx, "emu1") },
-		Remove: func(ctx context.Context) error { return hand.Remove(ctx, "emu1") },
-	}
+	return bussocket.New(socket), bussocket.Control{Socket: socket}
 }

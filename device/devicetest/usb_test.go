@@ -13,7 +13,7 @@ import (
 	"tokendesk/device/usbhid"
 )
 
-// TestUSB runs the suite over the kernel's USB, where tokenemu attach, behind TOKENEMU_SOCKET, has one key for
+// TestUSB runs both suites over the kernel's USB, where tokenemu attach, behind TOKENEMU_SOCKET, has one key for
 // each test. make e2e runs it, in the guest.
 func TestUSB(t *testing.T) {
 	hand := bussocket.Control{Socket: os.Getenv("TOKENEMU_SOCKET")}
@@ -21,20 +21,16 @@ func TestUSB(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	devicetest.Run(t, func(t *testing.T) devicetest.Rig {
+	rig := func(t *testing.T) devicetest.Rig {
 		if len(keys) == 0 {
 			t.Fatal("there are more tests than keys")
 		}
 		k := keys[0]
 		keys = keys[1:]
-		firmware, err := device.ParseVersion(k.Firmware)
-		if err != nil {
-			t.Fatal(err)
-		}
 		rig := devicetest.Rig{
 			Bus:      usbhid.Bus{},
 			Serial:   k.Serial,
-			Firmware: firmware,
+			Firmware: version(t, k.Firmware),
 			Touch: func(ctx context.Context, long bool) error {
 				_, err := hand.Touch(ctx, k.Port, long, 1)
 				return err
@@ -51,5 +47,39 @@ func TestUSB(t *testing.T) {
 			}
 		})
 		return rig
-	})
+	}
+	devicetest.Run(t, rig)
+	devicetest.RunToken(t, func(t *testing.T) devicetest.TokenRig { return onUSB(t, rig(t)) })
+}
+
+// onUSB is slot 2 of a key that is plugged in.
+func onUSB(t *testing.T, rig devicetest.Rig) devicetest.TokenRig {
+	plugged := func(ctx context.Context) (info device.Info) {
+		ctx, found := context.WithCancel(ctx)
+		defer found()
+		_ = rig.Bus.Watch(ctx, func(e device.Event) {
+			if !e.Removed {
+				info = e.Info
+				found()
+			}
+		})
+		return info
+	}
+	return devicetest.TokenRig{
+		ID: device.SlotToken(device.YubiKeyID(rig.Serial), 2), Firmware: rig.Firmware, Samples: 1,
+		OpenReport: func(ctx context.Context) (device.Info, device.Report, error) {
+			info := plugged(ctx)
+			r, err := rig.Bus.Open(ctx, info.Path)
+			return info, r, err
+		},
+		Insert: func(ctx context.Context) error {
+			if err := rig.Insert(ctx); err != nil {
+				return err
+			}
+			plugged(ctx)
+			return nil
+		},
+		Remove: rig.Remove,
+		Touch:  func(ctx context.Context) (string, error) { return "", rig.Touch(ctx, true) },
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"tokendesk/device"
 	"tokendesk/device/emulator/vhci"
 )
 
@@ -15,15 +14,18 @@ import (
 // second for each, one after the other.
 const setupPatience = 30 * time.Second
 
-// Attach makes a socket as Listen does, but plugs the keys into this machine's USB instead: they become
-// devices of the kernel, like any other key (see package vhci, which says what that takes). It returns once the
+// Attach makes a socket as Listen does, but plugs the tokens into this machine's USB instead: they become
+// devices of the kernel, like any other (see package vhci, which says what that takes). It returns once the
 // kernel has set up those that are not Absent. The socket then answers control operations and list-all only;
-// as nobody can open a key there, none is seen twice. Serve pulls them all when it ends.
+// as nobody can open a token there, none is seen twice. Serve pulls them all when it ends.
 //
-// A key that announced other interfaces than OTP and CCID would have to answer there, so its product must be one that
-// has no other; one with CCID has a smart card. Faults that strike when a key is opened are refused, and Timing.Open and Close count for
-// nothing: the kernel opens a key in its own way.
-func Attach(path string, keys ...*YubiKey) (*Server, error) { return attach(path, attachHere, keys) }
+// A token that announced other interfaces than the emulated ones would have to answer there, so a YubiKey's product must be one
+// that has nothing but OTP, or OTP and CCID, which is its smart card. A Nitrokey Pro and a Librem Key have a reader that is empty;
+// other Nitrokeys cannot be attached. Faults that strike when a token is opened are refused, and Timing.Open and Close count for
+// nothing: the kernel opens it in its own way.
+func Attach[T Token](path string, tokens ...T) (*Server, error) {
+	return attach(path, attachHere, bench(tokens))
+}
 
 func attachHere(d vhci.Device) (usbPort, error) {
 	p, err := vhci.Attach(d)
@@ -33,41 +35,27 @@ func attachHere(d vhci.Device) (usbPort, error) {
 	return p, nil
 }
 
-func attach(path string, toKernel func(vhci.Device) (usbPort, error), keys []*YubiKey) (*Server, error) {
-	for _, k := range keys {
-		if err := k.fitsUSB(); err != nil {
-			return nil, fmt.Errorf("cannot attach %s: %w", device.YubiKeyID(k.Serial()), err)
+func attach(path string, toKernel func(vhci.Device) (usbPort, error), tokens []Token) (*Server, error) {
+	for _, t := range tokens {
+		if err := t.fitsUSB(); err != nil {
+			return nil, fmt.Errorf("cannot attach %s: %w", t.ID(), err)
 		}
 	}
-	s, err := newServer(path, keys)
+	s, err := newServer(path, tokens)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range s.bench {
-		present := p.key.moveToUSB()
-		p.usb = &usbPlug{key: p.key, attach: toKernel}
+		present := p.token.moveToUSB()
+		p.usb = &usbPlug{token: p.token, attach: toKernel}
 		if !present {
 			continue
 		}
 		if err := p.usb.insert(); err != nil {
-			return nil, errors.Join(fmt.Errorf("cannot attach %s: %w", device.YubiKeyID(p.key.Serial()), err), s.close())
+			return nil, errors.Join(fmt.Errorf("cannot attach %s: %w", p.token.ID(), err), s.close())
 		}
 	}
 	return s, nil
-}
-
-// moveToUSB makes the key one of the kernel's USB. It is out until it is inserted there; present is whether it
-// should be.
-func (k *YubiKey) moveToUSB() (present bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	present = k.gone != nil
-	k.remove()
-	k.onUSB = true
-	if m, known := device.FindModel(k.vendor, k.product); known && m.Has(device.CCID) && k.card == nil {
-		k.addCard()
-	}
-	return present
 }
 
 // usbPort is a *vhci.Port.
@@ -77,9 +65,9 @@ type usbPort interface {
 	Detach() error
 }
 
-// usbPlug plugs one key into the kernel's USB and pulls it.
+// usbPlug plugs one token into the kernel's USB and pulls it.
 type usbPlug struct {
-	key    *YubiKey
+	token  Token
 	attach func(vhci.Device) (usbPort, error)
 
 	mu     sync.Mutex              // one insertion or removal at a time
@@ -118,17 +106,17 @@ func (u *usbPlug) insert() error {
 	case <-timeout.C:
 		err = fmt.Errorf("the kernel has not set up the key at USB port %s within %s; see dmesg", p.port.Name(), setupPatience)
 	}
-	u.key.Remove()
+	u.token.Remove()
 	<-p.ended
 	return errors.Join(err, p.err)
 }
 
 // plugIn begins an insertion.
 func (u *usbPlug) plugIn() (*plugged, *usbFace, error) {
-	face := newFace(u.key.insertHeld())
+	face := u.token.newFace()
 	port, err := u.attach(face)
 	if err != nil {
-		u.key.Remove()
+		u.token.Remove()
 		return nil, nil, err
 	}
 	p := &plugged{holder: face.holder, port: port, ended: make(chan struct{})}
@@ -138,10 +126,10 @@ func (u *usbPlug) plugIn() (*plugged, *usbFace, error) {
 		select {
 		case <-p.holder.gone: // pulled, perhaps by a fault
 		case <-port.Done():
-			u.key.Remove()
+			u.token.Remove()
 		}
-		if u.key.card != nil {
-			u.key.card.PowerDown() // which ends a command that waits for a touch
+		if c := u.token.carries(); c != nil && c.card != nil {
+			c.card.PowerDown() // which ends a command that waits for a touch
 		}
 		p.err = port.Detach()
 	}()
@@ -156,7 +144,7 @@ func (u *usbPlug) remove() error {
 	if p == nil {
 		return nil
 	}
-	u.key.Remove()
+	u.token.Remove()
 	<-p.ended
 	return p.err
 }

@@ -75,7 +75,7 @@ func attachable(t *testing.T, o Options) *YubiKey {
 }
 
 // serveAttached is serve for keys that are attached to f.
-func serveAttached(t *testing.T, f *fakeKernel, keys ...*YubiKey) (socket string, stop func() error) {
+func serveAttached(t *testing.T, f *fakeKernel, keys ...Token) (socket string, stop func() error) {
 	t.Helper()
 	socket = socketPath(t)
 	s, err := attach(socket, f.attach, keys)
@@ -106,9 +106,9 @@ func TestAttachedContract(t *testing.T) {
 	w.expect(`{"op":"open","path":"emu1:1.0"}`, `{"error":{"code":"gone","text":"key emu1 is attached to the USB…`)
 	watch := connect(t, socket)
 	watch.expect(`{"op":"watch"}`, `{"event":"synced"}`)
-	w.expect(`{"op":"list-all"}`, `{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","vendor":4176,"product":1025,"usb_port":"1-1","serial":12345678,"firmware":"5.4.3",`+
-		`"present":true,"held":false,"slot1":false,"slot2":false,"program_sequence":0,"faults":[],"typed_to_window":0,"typed_to_holder":0,"required_wait_us":0},`+
-		`{"path":"emu2:1.0","port":"emu2","vendor":4176,"product":1025,"serial":7,"firmware":"5.4.3","present":false,…`)
+	w.expect(`{"op":"list-all"}`, `{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","vendor":4176,"product":1025,"usb_port":"1-1","device":"yk-12345678","serial":12345678,"firmware":"5.4.3",`+
+		`"present":true,"held":false,"holds":[],"program_sequence":0,"faults":[],"typed_to_window":0,"typed_to_holder":0,"required_wait_us":0},`+
+		`{"path":"emu2:1.0","port":"emu2","vendor":4176,"product":1025,"device":"yk-7","serial":7,"firmware":"5.4.3","present":false,…`)
 
 	// Insert and remove wait for the kernel.
 	w.expect(`{"op":"remove","key":"emu2"}`, ok)
@@ -155,10 +155,10 @@ func TestAttachedContract(t *testing.T) {
 func TestAttachFails(t *testing.T) {
 	f := &fakeKernel{refuse: errors.New("no port is free")}
 	socket := socketPath(t)
-	if _, err := attach(socket, f.attach, []*YubiKey{attachable(t, Options{})}); err == nil || !strings.Contains(err.Error(), "cannot attach yk-12345678: no port is free") {
+	if _, err := attach(socket, f.attach, []Token{attachable(t, Options{})}); err == nil || !strings.Contains(err.Error(), "cannot attach yk-12345678: no port is free") {
 		t.Fatal(err)
 	}
-	if _, err := attach(socket, f.attach, []*YubiKey{newKey(t, Options{Product: 0x0407})}); err == nil || !strings.Contains(err.Error(), "make it a product 0010, 0110 or 0401") {
+	if _, err := attach(socket, f.attach, []Token{newKey(t, Options{Product: 0x0407})}); err == nil || !strings.Contains(err.Error(), "make it a product 0010, 0110 or 0401") {
 		t.Fatal(err)
 	}
 	// Those that were attached before are pulled again.
@@ -170,7 +170,7 @@ func TestAttachFails(t *testing.T) {
 		return f.attach(d)
 	}
 	k := attachable(t, Options{})
-	if _, err := attach(socket, second, []*YubiKey{k, attachable(t, Options{Serial: 7})}); err == nil || !strings.Contains(err.Error(), "cannot attach yk-7") {
+	if _, err := attach(socket, second, []Token{k, attachable(t, Options{Serial: 7})}); err == nil || !strings.Contains(err.Error(), "cannot attach yk-7") {
 		t.Fatal(err)
 	}
 	if got := f.happened(); got != "attach 1-1, detach 1-1" {
@@ -186,7 +186,7 @@ func TestTheKernelFails(t *testing.T) {
 		f := &fakeKernel{silent: true}
 		k := attachable(t, Options{Absent: true})
 		k.moveToUSB()
-		u := &usbPlug{key: k, attach: f.attach}
+		u := &usbPlug{token: k, attach: f.attach}
 		start := time.Now()
 		if err := u.insert(); err == nil || !strings.Contains(err.Error(), "has not set up the key at USB port 1-1") || time.Since(start) != setupPatience {
 			t.Fatalf("%v after %v", err, time.Since(start))

@@ -325,7 +325,7 @@ func TestCardFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := &place{key: k}
+	p := &place{token: k}
 	if got := p.describe().Faults; !slices.Equal(got, []string{"stuck-flag", "card-pull-before=3", "card-mute"}) {
 		t.Errorf("the faults are told as %q", got)
 	}

@@ -10,11 +10,11 @@ import (
 	"tokendesk/device/emulator/vhci"
 )
 
-// ccidFace is the smart card's interface of a key's USB device: a reader with one slot, in which the card always is. Messages
+// ccidFace is the smart card's interface of a USB device: a reader with one slot, in which its card always is, or none. Messages
 // and their fields are those of the CCID specification, revision 1.1, chapter 6; whole APDUs are exchanged, also extended
 // ones.
 type ccidFace struct {
-	key      *YubiKey
+	owner    *carrier         // of the card; nil: the slot is empty
 	commands chan ccidMessage // for the endpoint that answers them
 
 	mu      sync.Mutex
@@ -134,8 +134,8 @@ func (m ccidMessage) fail(status, failure byte) []byte {
 	return m.reply(m.answeredBy(), ccidFailed|status, failure, 0, nil)
 }
 
-func newCCIDFace(k *YubiKey) *ccidFace {
-	return &ccidFace{key: k, commands: make(chan ccidMessage, ccidQueue)}
+func newCCIDFace(owner *carrier) *ccidFace {
+	return &ccidFace{owner: owner, commands: make(chan ccidMessage, ccidQueue)}
 }
 
 // out takes what the host sends.
@@ -201,7 +201,10 @@ func (f *ccidFace) awaitCard(ctx context.Context) ([]byte, error) {
 
 // status is that of the card, for the header of answers.
 func (f *ccidFace) status() byte {
-	if f.powered {
+	switch {
+	case f.owner == nil:
+		return ccidNoCard
+	case f.powered:
 		return 0
 	}
 	return ccidInactive
@@ -216,7 +219,9 @@ func (f *ccidFace) answer(m ccidMessage) []byte {
 	case ccidPowerOn:
 		return f.powerOn(m)
 	case ccidPowerOff:
-		f.key.card.PowerDown()
+		if f.owner != nil {
+			f.owner.card.PowerDown()
+		}
 		f.powered, f.command, f.rest = false, nil, nil
 		return m.reply(ccidStatus, f.status(), 0, 0, nil)
 	case ccidSlotStatus:
@@ -236,11 +241,14 @@ func (f *ccidFace) answer(m ccidMessage) []byte {
 
 func (f *ccidFace) powerOn(m ccidMessage) []byte {
 	f.command, f.rest = nil, nil
-	f.key.card.PowerUp()
-	if f.powered = !f.key.cardMute(); !f.powered {
+	if f.owner == nil {
+		return m.fail(f.status(), ccidMute)
+	}
+	f.owner.card.PowerUp()
+	if f.powered = !f.owner.cardMute(); !f.powered {
 		return m.fail(ccidInactive, ccidMute)
 	}
-	return m.reply(ccidDataBlock, 0, 0, ccidWhole, f.key.card.ATR())
+	return m.reply(ccidDataBlock, 0, 0, ccidWhole, f.owner.card.ATR())
 }
 
 // transfer takes an APDU, or a part of one, or gives the next part of a response (section 6.1.4, wLevelParameter).
@@ -271,9 +279,9 @@ func (f *ccidFace) transfer(m ccidMessage) []byte {
 	}
 	f.running = running
 	go func() { // which a pulled key ends, as its card loses its power
-		response := f.key.carryOut(apdu)
+		response := f.owner.transmit(apdu)
 		if response == nil {
-			f.key.keepSilent(context.Background())
+			f.owner.keepSilent(context.Background())
 		}
 		running.answer <- response
 	}()

@@ -236,7 +236,7 @@ func TestCCIDWaitsForATouch(t *testing.T) {
 		if _, err := h.d.In(ctx, cardEndpoint); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
-		if _, err := h.d.In(ctx, changeEndpoint); !errors.Is(err, context.Canceled) {
+		if _, err := h.d.In(ctx, 3); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 	})
@@ -283,7 +283,7 @@ func FuzzCCID(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		k := New(Options{Serial: 1, Firmware: fw5, Product: 0x0405, Timing: &Timing{}, Absent: true})
 		k.moveToUSB()
-		face := newFace(k.insertHeld())
+		face := k.newFace()
 		for _, b := range [][]byte{{ccidPowerOn, 0, 0, 0, 0, 0, 0, 0, 0, 0}, first, second} {
 			if err := face.Out(cardEndpoint, b); err != nil && err != vhci.ErrStall {
 				t.Fatal(err)

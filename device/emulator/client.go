@@ -114,7 +114,7 @@ func (c *client) onHandle(ctx context.Context, r bussocket.Request) (a bussocket
 		err = c.handle.SetFeature(r.Data)
 		clear(r.Data)
 	case bussocket.OpGetFeature:
-		a.Data = make([]byte, device.ReportSize)
+		a.Data = make([]byte, 1+c.handle.key.reportSize)
 		err = c.handle.GetFeature(a.Data)
 	case bussocket.OpReadInput:
 		a.Data = make([]byte, bussocket.InputSize)
@@ -146,7 +146,10 @@ func (c *client) onBench(ctx context.Context, r bussocket.Request) (a bussocket.
 		case p.usb != nil:
 			return a, bussocket.Errorf(bussocket.CodeGone, "key %s is attached to the USB of this machine, where it can be opened; here it cannot", p.port)
 		}
-		c.handle, err = p.key.Open(ctx)
+		if c.handle, err = p.token.base().Open(ctx); err == nil {
+			i := p.iface()
+			a.Interface = &i
+		}
 		return a, err
 	case bussocket.OpInsert, bussocket.OpRemove, bussocket.OpTouch, bussocket.OpFault:
 		p, err := s.find(r.Key)
@@ -166,12 +169,12 @@ func (p *place) control(r bussocket.Request) (a bussocket.Answer, err error) {
 	case bussocket.OpRemove:
 		return a, p.remove()
 	case bussocket.OpFault:
-		if err := p.key.SetFault(Fault(r.Kind), r.N); err != nil {
+		if err := p.token.SetFault(Fault(r.Kind), r.N); err != nil {
 			return a, bussocket.Errorf(bussocket.CodeBadRequest, "%v", err)
 		}
 	case bussocket.OpTouch:
 		for range r.Times {
-			t, err := p.key.touch(r.Long)
+			t, err := p.token.touch(r.Long)
 			if err != nil {
 				return bussocket.Answer{}, err
 			}

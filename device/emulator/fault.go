@@ -54,6 +54,10 @@ func (k Fault) ofOpening() bool {
 	return k == FaultSlowOpen || k == FaultExclusiveOpen || k == FaultNoPermission
 }
 
+func errOpenedByKernel(k Fault) error {
+	return fmt.Errorf("fault %s strikes when a key is opened over the bus socket; this one is attached to the kernel, which opens it in its own way", k)
+}
+
 const maxSlowOpen = 600_000 // ms
 
 // forever is the count of a fault that does not run out.

@@ -104,7 +104,7 @@ func FuzzUSB(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, requestType, request uint8, value, index uint16, data []byte) {
 		k := New(Options{Serial: 1, Firmware: fw5, Product: 0x0401, Timing: &Timing{}, Absent: true})
-		face := newFace(k.insertHeld())
+		face := k.newFace()
 		out, err := face.Control(vhci.Setup{RequestType: requestType, Request: request, Value: value, Index: index, Length: uint16(len(data))}, data)
 		if err != nil && err != vhci.ErrStall {
 			t.Fatal(err)

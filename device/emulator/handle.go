@@ -13,9 +13,9 @@ import (
 // token identifiers. The oldest are kept; a stroke that does not fit is dropped whole.
 const queueSize = 1024
 
-// Handle is an open key. What the key types goes to it until Close.
+// Handle is an open device. What it types goes there until Close.
 type Handle struct {
-	key    *YubiKey
+	key    *plug
 	gone   chan struct{} // of the insertion it belongs to
 	wake   chan struct{} // a report was queued
 	queue  []input       // guarded by key.mu
@@ -33,52 +33,44 @@ type input struct {
 
 var errClosed = errors.New("the interface is closed")
 
-// Open takes the key exclusively. It fails with device.ErrGone, ErrBusy, ErrPermission or ctx.Err().
-func (k *YubiKey) Open(ctx context.Context) (*Handle, error) {
-	k.mu.Lock()
+// Open takes the HID interface exclusively. It fails with device.ErrGone, ErrBusy, ErrPermission or ctx.Err().
+func (p *plug) Open(ctx context.Context) (*Handle, error) {
+	p.mu.Lock()
 	switch {
-	case k.gone == nil:
-		k.mu.Unlock()
+	case p.gone == nil, p.reportSize == 0:
+		p.mu.Unlock()
 		return nil, device.ErrGone
-	case k.faults.active(FaultNoPermission):
-		k.mu.Unlock()
+	case p.faults.active(FaultNoPermission):
+		p.mu.Unlock()
 		return nil, device.ErrPermission
-	case k.taken, k.faults.active(FaultExclusiveOpen):
-		k.mu.Unlock()
+	case p.taken, p.faults.active(FaultExclusiveOpen):
+		p.mu.Unlock()
 		return nil, device.ErrBusy
 	}
-	k.taken = true
-	gone := k.gone
-	d := k.timing.Open + time.Duration(k.faults[FaultSlowOpen])*time.Millisecond
-	k.mu.Unlock()
+	p.taken = true
+	gone := p.gone
+	d := p.timing.Open + time.Duration(p.faults[FaultSlowOpen])*time.Millisecond
+	p.mu.Unlock()
 
 	err := pause(ctx, gone, d)
 
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
-	case k.gone != gone:
+	case p.gone != gone:
 		return nil, device.ErrGone
 	case err != nil:
-		k.taken = false
+		p.taken = false
 		return nil, err
 	}
-	return k.hold(), nil
+	return p.hold(), nil
 }
 
-// hold makes the holder of the key, with k.mu held.
-func (k *YubiKey) hold() *Handle {
-	k.taken = true
-	k.holder = &Handle{key: k, gone: k.gone, wake: make(chan struct{}, 1)}
-	return k.holder
-}
-
-// insertHeld plugs in a key that is out, with its holder.
-func (k *YubiKey) insertHeld() *Handle {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.insert()
-	return k.hold()
+// hold makes the holder of the key, with p.mu held.
+func (p *plug) hold() *Handle {
+	p.taken = true
+	p.holder = &Handle{key: p, gone: p.gone, wake: make(chan struct{}, 1)}
+	return p.holder
 }
 
 // pulled reports whether the key was pulled since the handle was made.
@@ -121,15 +113,15 @@ func (h *Handle) usable() error {
 
 // SetFeature implements device.Report.
 func (h *Handle) SetFeature(p []byte) error {
-	if len(p) != device.ReportSize || p[0] != 0 {
-		return fmt.Errorf("a feature report is %d bytes, the first of them 0", device.ReportSize)
+	if size := 1 + h.key.reportSize; len(p) != size || p[0] != 0 {
+		return fmt.Errorf("a feature report is %d bytes, the first of them 0", size)
 	}
 	h.key.mu.Lock()
 	defer h.key.mu.Unlock()
 	if err := h.usable(); err != nil {
 		return err
 	}
-	if !h.key.setFeature([reportSize]byte(p[1:])) {
+	if !h.key.kind.takeReport(p[1:]) {
 		return device.ErrGone
 	}
 	return nil
@@ -137,17 +129,16 @@ func (h *Handle) SetFeature(p []byte) error {
 
 // GetFeature implements device.Report.
 func (h *Handle) GetFeature(p []byte) error {
-	if len(p) != device.ReportSize {
-		return fmt.Errorf("a feature report is %d bytes, there is room for %d", device.ReportSize, len(p))
+	if size := 1 + h.key.reportSize; len(p) != size {
+		return fmt.Errorf("a feature report is %d bytes, there is room for %d", size, len(p))
 	}
 	h.key.mu.Lock()
 	defer h.key.mu.Unlock()
 	if err := h.usable(); err != nil {
 		return err
 	}
-	r := h.key.getFeature()
 	p[0] = 0
-	copy(p[1:], r[:])
+	h.key.kind.giveReport(p[1:])
 	return nil
 }
 
@@ -212,10 +203,7 @@ func (h *Handle) enqueue(strokes []stroke) {
 	if now := time.Now(); h.typed.Before(now) {
 		h.typed = now
 	}
-	gap := h.key.timing.Stroke
-	if h.key.onUSB && !h.key.instant {
-		gap = max(gap, usbInterval) // a host does not ask more often
-	}
+	gap := h.key.strokeGap()
 	for _, s := range strokes {
 		if len(h.queue)+2 > queueSize {
 			break

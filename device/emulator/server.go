@@ -7,12 +7,14 @@ import (
 	"io/fs"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 
+	"tokendesk/device"
 	"tokendesk/device/bussocket"
 )
 
-// Server serves keys at a socket: port emu1 is the first, emu2 the second, and so on. Those of Listen are a bus
+// Server serves tokens at a socket: port emu1 is the first, emu2 the second, and so on. Those of Listen are a bus
 // of their own, those of Attach are devices of this machine's USB.
 type Server struct {
 	path     string
@@ -24,10 +26,10 @@ type Server struct {
 	watchers map[*watcher]struct{}
 }
 
-// place is one key at its port.
+// place is one token at its port.
 type place struct {
 	port    string
-	key     *YubiKey
+	token   Token
 	usb     *usbPlug // nil: it is plugged into the socket's own bus
 	present bool     // on that bus, as announced to watchers; guarded by Server.mu
 }
@@ -40,26 +42,28 @@ type watcher struct {
 }
 
 // Listen makes the socket, mode 0600, in place of one that nobody serves. Clients can connect from now on,
-// and are answered once Serve runs. The keys belong to the server; none may be given twice.
-func Listen(path string, keys ...*YubiKey) (*Server, error) {
-	s, err := newServer(path, keys)
+// and are answered once Serve runs. The tokens belong to the server; none may be given twice.
+func Listen[T Token](path string, tokens ...T) (*Server, error) {
+	s, err := newServer(path, bench(tokens))
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range s.bench {
-		p.key.announceTo(func(present bool) { s.announce(p, present) })
+		if p.hasInterface() {
+			p.token.base().announceTo(func(present bool) { s.announce(p, present) })
+		}
 	}
 	return s, nil
 }
 
-func newServer(path string, keys []*YubiKey) (*Server, error) {
+func newServer(path string, tokens []Token) (*Server, error) {
 	l, made, err := listenUnix(path)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{path: path, made: made, listener: l, watchers: map[*watcher]struct{}{}}
-	for i, k := range keys {
-		s.bench = append(s.bench, &place{port: fmt.Sprintf("emu%d", i+1), key: k})
+	for i, t := range tokens {
+		s.bench = append(s.bench, &place{port: fmt.Sprintf("emu%d", i+1), token: t})
 	}
 	return s, nil
 }
@@ -75,8 +79,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	var clients sync.WaitGroup
 	var failure error
 	for _, p := range s.bench {
-		if p.key.vpcd != "" {
-			clients.Go(func() { _ = p.key.ServeCard(ctx) }) // it has one
+		if c := p.token.carries(); c != nil && c.vpcd != "" {
+			clients.Go(func() { _ = c.ServeCard(ctx) }) // it has one
 		}
 	}
 	for {
@@ -112,7 +116,7 @@ func (s *Server) close() (failure error) {
 	return failure
 }
 
-// Keys describes every key, plugged in or not, in the order of their ports.
+// Keys describes every token, plugged in or not, in the order of their ports.
 func (s *Server) Keys() []bussocket.Key {
 	var keys []bussocket.Key
 	for _, p := range s.bench {
@@ -121,12 +125,12 @@ func (s *Server) Keys() []bussocket.Key {
 	return keys
 }
 
-// insert plugs the key in, wherever its place is.
+// insert plugs the token in, wherever its place is.
 func (p *place) insert() error {
 	if p.usb != nil {
 		return p.usb.insert()
 	}
-	p.key.Insert()
+	p.token.Insert()
 	return nil
 }
 
@@ -134,12 +138,21 @@ func (p *place) remove() error {
 	if p.usb != nil {
 		return p.usb.remove()
 	}
-	p.key.Remove()
+	p.token.Remove()
 	return nil
 }
 
+// hasInterface tells whether the token has an HID interface, and not a smart card only.
+func (p *place) hasInterface() bool { return p.token.base().reportSize != 0 }
+
+// iface is the token's HID interface. The path of one that has none is its port, and names nothing.
 func (p *place) iface() bussocket.Interface {
-	return bussocket.Interface{Path: p.port + ":1.0", Port: p.port, Vendor: p.key.vendor, Product: p.key.product}
+	b := p.token.base()
+	i := bussocket.Interface{Path: p.port, Port: p.port, Vendor: b.vendor, Product: b.product}
+	if p.hasInterface() {
+		i.Path += ":1.0"
+	}
+	return i
 }
 
 // announce is called with the key's lock held, so that events keep their order; it never blocks.
@@ -213,24 +226,24 @@ func (s *Server) list() []bussocket.Interface {
 	return present
 }
 
-// byPath finds the key behind an interface, plugged in or not.
+// byPath finds the token behind an interface, plugged in or not.
 func (s *Server) byPath(path string) *place {
 	for _, p := range s.bench {
-		if p.iface().Path == path {
+		if p.hasInterface() && p.iface().Path == path {
 			return p
 		}
 	}
 	return nil
 }
 
-// find returns the place of the key that a control operation names, by port or serial.
+// find returns the place of the token that a control operation names, by its port, its name or its number.
 func (s *Server) find(name string) (*place, error) {
 	var found []*place
 	for _, p := range s.bench {
 		if p.port == name {
 			return p, nil
 		}
-		if n, err := strconv.ParseUint(name, 10, 32); err == nil && uint64(p.key.Serial()) == n {
+		if p.named(name) {
 			found = append(found, p)
 		}
 	}
@@ -243,31 +256,42 @@ func (s *Server) find(name string) (*place, error) {
 	return nil, bussocket.Errorf(bussocket.CodeAmbiguous, "%d keys have the serial %s; name one by its port, the first is %s", len(found), name, found[0].port)
 }
 
-// describe is the key as list-all tells it.
+// named tells whether a name is that of the token, with or without its family: "nk-00005d19", "00005d19", "12345678".
+func (p *place) named(name string) bool {
+	id := p.token.ID()
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil && id.Family() == device.YubiKey {
+		return uint64(p.token.Serial()) == n
+	}
+	return strings.EqualFold(name, string(id)) || strings.EqualFold(string(id.Family())+"-"+name, string(id))
+}
+
+// describe is the token as list-all tells it.
 func (p *place) describe() bussocket.Key {
-	var usb string
+	b := p.token.base()
+	k := bussocket.Key{
+		Interface: p.iface(),
+		Device:    p.token.ID(),
+		Serial:    b.serial,
+		Firmware:  b.firmware.String(),
+		Holds:     []string{},
+	}
 	if p.usb != nil {
-		usb = p.usb.port()
+		k.USBPort = p.usb.port()
 	}
-	k := p.key
-	ofCard := k.cardFaults()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.settle()
-	return bussocket.Key{
-		USBPort:         usb,
-		Interface:       p.iface(),
-		Serial:          k.app.serial,
-		Firmware:        k.app.firmware.String(),
-		Present:         k.gone != nil,
-		Held:            k.holder != nil && !k.onUSB, // the kernel holds it only for others
-		Slot1:           k.app.slots[0].configured,
-		Slot2:           k.app.slots[1].configured,
-		ProgramSequence: k.app.sequence,
-		Card:            k.cardPlace(),
-		Faults:          append(k.faults.list(), ofCard...),
-		TypedToWindow:   k.window,
-		TypedToHolder:   k.held,
-		RequiredWaitUS:  k.waited.Microseconds(),
+	var ofCard []string
+	c := p.token.carries()
+	if c != nil {
+		ofCard = c.cardFaults()
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kind.settle()
+	k.Present = b.gone != nil
+	k.Held = b.holder != nil && !b.onUSB // the kernel holds it only for others
+	k.Faults = append(b.faults.list(), ofCard...)
+	if c != nil {
+		k.Card = c.cardPlace()
+	}
+	p.token.describe(&k)
+	return k
 }

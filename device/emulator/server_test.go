@@ -28,7 +28,7 @@ func socketPath(t *testing.T) string {
 }
 
 // serve runs a server for the test; stop ends it and checks that the socket is gone.
-func serve(t *testing.T, keys ...*YubiKey) (socket string, stop func()) {
+func serve[T Token](t *testing.T, keys ...T) (socket string, stop func()) {
 	t.Helper()
 	socket = socketPath(t)
 	s, err := Listen(socket, keys...)
@@ -56,6 +56,9 @@ func serve(t *testing.T, keys ...*YubiKey) (socket string, stop func()) {
 	t.Cleanup(stop)
 	return socket, stop
 }
+
+// opened is the answer to opening the first key of a bench.
+const opened = `{"ok":true,"interface":{"path":"emu1:1.0","port":"emu1","vendor":4176,"product":1031}}`
 
 // wire is a client that speaks raw lines.
 type wire struct {
@@ -140,7 +143,7 @@ func TestContract(t *testing.T) {
 	h := connect(t, socket)
 	h.expect(`{"op":"get-feature"}`, `{"error":{"code":"bad-request",…`)
 	h.expect(`{"op":"open","path":"emu9:1.0"}`, `{"error":{"code":"gone",…`)
-	h.expect(`{"op":"open","path":"emu1:1.0"}`, ok)
+	h.expect(`{"op":"open","path":"emu1:1.0"}`, opened)
 	w.expect(`{"op":"open","path":"emu1:1.0"}`, `{"error":{"code":"busy",…`)
 	h.expect(`{"op":"list"}`, `{"error":{"code":"bad-request",…`)
 	h.expect(`{"op":"get-feature"}`, `{"ok":true,"data":"000005040300000000"}`)
@@ -153,8 +156,8 @@ func TestContract(t *testing.T) {
 	w.expect(`{"op":"touch","key":"emu1","long":true}`, `{"ok":true,"touches":[{"to":"holder"}]}`)
 	w.expect(`{"op":"touch","key":"emu1"}`, `{"ok":true,"touches":[{"to":"nobody"}]}`)
 	h.expect(`{"op":"read-input","timeout_ms":1000}`, `{"ok":true,"data":"0000180000000000"}`) // u
-	w.expect(`{"op":"list-all"}`, `{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","vendor":4176,"product":1031,"serial":12345678,"firmware":"5.4.3",`+
-		`"present":true,"held":true,"slot1":false,"slot2":true,"program_sequence":1,"faults":[],"typed_to_window":0,"typed_to_holder":1,"required_wait_us":0},…`)
+	w.expect(`{"op":"list-all"}`, `{"ok":true,"keys":[{"path":"emu1:1.0","port":"emu1","vendor":4176,"product":1031,"device":"yk-12345678","serial":12345678,"firmware":"5.4.3",`+
+		`"present":true,"held":true,"holds":["otp2"],"program_sequence":1,"faults":[],"typed_to_window":0,"typed_to_holder":1,"required_wait_us":0},…`)
 	h.expect(`{"op":"close"}`, ok)
 	h.ended()
 	w.expect(`{"op":"touch","key":"12345678","long":true,"times":2}`, `{"ok":true,"touches":[{"to":"window","text":"ubhe12345678`+oathtool(t, rfcSeed, 17, 8)+`\n"},{…`)
@@ -185,13 +188,13 @@ func TestLostClientGivesTheKeyboardBack(t *testing.T) {
 	k := newKey(t, Options{})
 	socket, _ := serve(t, k)
 	h := connect(t, socket)
-	h.expect(`{"op":"open","path":"emu1:1.0"}`, `{"ok":true}`)
+	h.expect(`{"op":"open","path":"emu1:1.0"}`, opened)
 	h.say(`{"op":"read-input","timeout_ms":60000}`)
 	h.c.Close()
 	w := connect(t, socket)
 	for {
 		w.say(`{"op":"open","path":"emu1:1.0"}`)
-		if got := w.hear(); got == `{"ok":true}` {
+		if got := w.hear(); got == opened {
 			break
 		} else if !strings.Contains(got, "busy") {
 			t.Fatal(got)
@@ -218,7 +221,7 @@ func TestLostClientEndsItsOpening(t *testing.T) {
 	w := connect(t, socket)
 	for {
 		w.say(`{"op":"open","path":"emu1:1.0"}`)
-		if got := w.hear(); got == `{"ok":true}` {
+		if got := w.hear(); got == opened {
 			break
 		} else if !strings.Contains(got, "busy") {
 			t.Fatal(got)
@@ -240,7 +243,7 @@ func TestServerStopsWithClients(t *testing.T) {
 	idle, watch, h := connect(t, socket), connect(t, socket), connect(t, socket)
 	idle.expect(`{"op":"list"}`, `{"ok":true,…`)
 	watch.expect(`{"op":"watch"}`, `{"event":"added",…`)
-	h.expect(`{"op":"open","path":"emu1:1.0"}`, `{"ok":true}`)
+	h.expect(`{"op":"open","path":"emu1:1.0"}`, opened)
 	h.say(`{"op":"read-input","timeout_ms":60000}`)
 	stop()
 	if _, err := k.Open(t.Context()); err != nil {
@@ -274,7 +277,7 @@ func TestSocketFile(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := Listen[Token](path); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Fatalf("a plain file: %v", err)
 	}
 	os.Remove(path)
@@ -282,12 +285,12 @@ func TestSocketFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another emulator") {
+	if _, err := Listen[Token](path); err == nil || !strings.Contains(err.Error(), "another emulator") {
 		t.Fatalf("a live socket: %v", err)
 	}
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
-	s, err := Listen(path)
+	s, err := Listen[Token](path)
 	if err != nil {
 		t.Fatalf("a stale socket: %v", err)
 	}
@@ -307,7 +310,7 @@ func TestSocketFile(t *testing.T) {
 	if _, err := os.Lstat(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(filepath.Join(filepath.Dir(path), strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "too long") {
+	if _, err := Listen[Token](filepath.Join(filepath.Dir(path), strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Fatalf("a long path: %v", err)
 	}
 }

@@ -29,7 +29,7 @@ func pluggedIn(t *testing.T, o Options) (*YubiKey, usbHost) {
 	}
 	k := newKey(t, o)
 	k.moveToUSB()
-	return k, usbHost{t, newFace(k.insertHeld())}
+	return k, usbHost{t, k.newFace()}
 }
 
 // request sends a control request given as the eight bytes of its setup packet, in hexadecimal.

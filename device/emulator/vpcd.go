@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"tokendesk/device/emulator/smartcard"
 )
 
 // Messages of vpcd, which is the reader: a length of two bytes, big-endian, and as much data. Those of one byte are what is
@@ -30,18 +32,31 @@ const (
 	mutePatience = 500 * time.Millisecond
 )
 
-// ServeCard keeps the smart card in its reader, Options.VPCD, whenever the key is plugged in, until ctx ends; then it returns
-// nil. A reader that is not there yet, or that goes, is looked for until it is there. A Server does this for its keys. It is
-// called once at a time.
-func (k *YubiKey) ServeCard(ctx context.Context) error {
-	if k.vpcd == "" {
-		return errors.New("cannot serve a smart card: the key has no vpcd")
+// carrier is a device that has a smart card, or can have one, which is one with it: it goes when the device is pulled.
+type carrier struct {
+	plug
+	vpcd     string                   // where a reader waits for the card; empty: in none of vpcd
+	card     *smartcard.Card          // nil: none; its methods are called without mu, since it may wait for a touch
+	transmit func(apdu []byte) []byte // has the card carry out an APDU; nil is no answer
+	finger   finger
+
+	leave    chan struct{} // the card is to leave the reader, see eject
+	inReader bool          // the card is in the reader of vpcd; guarded by mu
+	away     time.Time     // until then the card stays out; guarded by mu
+}
+
+// ServeCard keeps the smart card in its reader, VPCD of the options, whenever the device is plugged in, until ctx ends; then it
+// returns nil. A reader that is not there yet, or that goes, is looked for until it is there. A Server does this for its keys. It
+// is called once at a time.
+func (c *carrier) ServeCard(ctx context.Context) error {
+	if c.vpcd == "" {
+		return errors.New("cannot serve a smart card: the device has no vpcd")
 	}
 	for {
-		gone := k.plugged()
+		gone := c.plugged()
 		if gone == nil {
 			select {
-			case <-k.inserted:
+			case <-c.inserted:
 			case <-ctx.Done():
 				return nil
 			}
@@ -55,7 +70,7 @@ func (k *YubiKey) ServeCard(ctx context.Context) error {
 			case <-insertion.Done():
 			}
 		}()
-		k.stayInReader(insertion)
+		c.stayInReader(insertion)
 		end()
 		if ctx.Err() != nil {
 			return nil
@@ -63,21 +78,15 @@ func (k *YubiKey) ServeCard(ctx context.Context) error {
 	}
 }
 
-// plugged is closed when the key is pulled; nil if it is out.
-func (k *YubiKey) plugged() <-chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.gone
-}
-
 // stayInReader returns when ctx, which is one insertion, ends.
-func (k *YubiKey) stayInReader(ctx context.Context) {
+func (c *carrier) stayInReader(ctx context.Context) {
 	again := time.NewTicker(vpcdAgain)
 	defer again.Stop()
 	for ctx.Err() == nil {
+		c.stayAway(ctx)
 		var d net.Dialer
-		if conn, err := d.DialContext(ctx, "tcp", k.vpcd); err == nil {
-			k.beInReader(ctx, conn.(*net.TCPConn))
+		if conn, err := d.DialContext(ctx, "tcp", c.vpcd); err == nil {
+			c.beInReader(ctx, conn.(*net.TCPConn))
 		}
 		select {
 		case <-again.C:
@@ -87,26 +96,29 @@ func (k *YubiKey) stayInReader(ctx context.Context) {
 }
 
 // beInReader serves one connection to its end, which may be that ctx ends.
-func (k *YubiKey) beInReader(ctx context.Context, conn *net.TCPConn) {
+func (c *carrier) beInReader(ctx context.Context, conn *net.TCPConn) {
 	ctx, cancel := context.WithCancel(ctx)
 	conn.SetLinger(0) // vpcd takes an orderly end for an empty answer, and a reset for a failure
-	k.setInReader(true)
-	defer k.setInReader(false)
+	c.setInReader(true)
+	defer c.setInReader(false)
 	var pulling sync.WaitGroup
 	pulling.Go(func() {
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-c.leave:
+		}
 		conn.Close()
-		k.card.PowerDown() // which ends a command that waits for a touch
+		c.card.PowerDown() // which ends a command that waits for a touch
 	})
 	defer pulling.Wait()
 	defer cancel()
-	_ = k.answerReader(ctx, quickConn{conn}) // however it ended: the next connection is a new insertion
+	_ = c.answerReader(ctx, quickConn{conn}) // however it ended: the next connection is a new insertion
 }
 
-func (k *YubiKey) setInReader(in bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.inReader = in
+func (c *carrier) setInReader(in bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inReader = in
 }
 
 // quickConn acknowledges at once what vpcd sends in two pieces; otherwise the second waits for the kernel's delayed
@@ -127,7 +139,7 @@ func (c quickConn) Read(p []byte) (int, error) {
 }
 
 // answerReader speaks for the card until the reader ends it.
-func (k *YubiKey) answerReader(ctx context.Context, reader io.ReadWriter) error {
+func (c *carrier) answerReader(ctx context.Context, reader io.ReadWriter) error {
 	fresh := false // power came, and the ATR has not been told since
 	for {
 		message, err := readVPCD(reader)
@@ -139,23 +151,23 @@ func (k *YubiKey) answerReader(ctx context.Context, reader io.ReadWriter) error 
 		case len(message) == 0:
 			continue
 		case len(message) > 1:
-			if answer = k.carryOut(message); answer == nil {
-				k.keepSilent(ctx)
+			if answer = c.transmit(message); answer == nil {
+				c.keepSilent(ctx)
 				return errSilent
 			}
 		case message[0] == vpcdOff:
-			k.card.PowerDown()
+			c.card.PowerDown()
 			continue
 		case message[0] == vpcdOn, message[0] == vpcdReset:
-			k.card.PowerUp()
+			c.card.PowerUp()
 			fresh = true
 			continue
 		case message[0] == vpcdATR:
 			// It is also how vpcd asks whether there is a card, which can be seen of a mute one as well.
-			if fresh && k.cardMute() {
+			if fresh && c.cardMute() {
 				return errSilent
 			}
-			fresh, answer = false, k.card.ATR()
+			fresh, answer = false, c.card.ATR()
 		default:
 			return fmt.Errorf("vpcd sent the message %#x, which is not known", message[0])
 		}
@@ -170,8 +182,8 @@ func (k *YubiKey) answerReader(ctx context.Context, reader io.ReadWriter) error 
 var errSilent = errors.New("the card does not answer")
 
 // keepSilent waits for as long as a reader would.
-func (k *YubiKey) keepSilent(ctx context.Context) {
-	if k.instant {
+func (c *carrier) keepSilent(ctx context.Context) {
+	if c.instant {
 		return
 	}
 	t := time.NewTimer(mutePatience)

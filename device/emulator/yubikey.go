@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"tokendesk/device"
@@ -21,7 +20,8 @@ type Timing struct {
 	Open   time.Duration // taking the keyboard from the system
 	Close  time.Duration // giving it back
 	Stroke time.Duration // between two boot-keyboard reports; delays and pacing flags come on top
-	// Reclaim is how long no serial is told over the OTP interface after the smart card was used.
+	// Reclaim is how long no serial is told over the OTP interface after the smart card was used; and how long the card of a NEO
+	// stays out of its reader after the OTP interface was used.
 	Reclaim time.Duration
 }
 
@@ -39,7 +39,7 @@ func RealTiming() Timing {
 	}
 }
 
-// Options describe a key. Zero values: product 1050:0407, real timing.
+// Options describe a token. Zero values: product 1050:0407 or what else its constructor says, real timing.
 type Options struct {
 	Serial   device.Serial
 	Firmware device.Version
@@ -47,46 +47,32 @@ type Options struct {
 	Product  uint16
 	Absent   bool    // not plugged in at first
 	Timing   *Timing // &Timing{} waits for nothing, not even where the configuration says so
-	// VPCD is where a reader waits for the key's smart card, HOST:PORT (vsmartcard's vpcd); the product must be one that has
-	// CCID. Empty: it has no smart card, unless it is attached to the kernel's USB.
+	// VPCD is where a reader waits for the token's smart card, HOST:PORT (vsmartcard's vpcd); a YubiKey's product must be one
+	// that has CCID. Empty: a YubiKey has no smart card, unless it is attached to the kernel's USB.
 	VPCD string
 }
 
 // YubiKey is one emulated key. It keeps its slots, counters and faults while pulled.
 type YubiKey struct {
-	vendor, product uint16
-	serial          device.Serial
-	firmware        device.Version
-	timing          Timing
-	instant         bool
-	vpcd            string
-	card            *smartcard.Card // nil: none; its methods are called without mu, since it may wait for a touch
-	finger          finger
-	inserted        chan struct{} // the key was plugged in
+	carrier
 
-	mu      sync.Mutex
-	app     application
-	faults  faults
-	waited  time.Duration // required by the protocol so far
-	window  int           // touches typed into the focused window
-	held    int           // touches typed into a handle
-	shown   statusSummary // what FaultLostStatus keeps showing
-	changed func(present bool)
-	onUSB   bool // it is plugged into the kernel's USB, see Attach
+	// Guarded by mu:
+	app    application
+	waited time.Duration // required by the protocol so far
+	window int           // touches typed into the focused window
+	held   int           // touches typed into a handle
+	shown  statusSummary // what FaultLostStatus keeps showing
 
-	inReader bool      // the smart card is in the reader of vpcd
 	cardUsed time.Time // last
 
 	// Only while plugged in:
-	gone       chan struct{} // closed when the key is pulled; nil while it is out
-	holder     *Handle       // nil also while the holder is still opening
-	taken      bool          // somebody holds the key, is opening it or is closing it
 	frame      assembly
 	response   *response
 	waiting    *touchWait // for a touch
 	busy       time.Time  // write pending until then
 	commit     func()     // due at that time
 	powered    time.Time  // since when it is plugged in
+	pluggedIn  byte       // the touch level then
 	stampStart uint32     // what its clock showed then
 }
 
@@ -95,86 +81,42 @@ type statusSummary struct{ sequence, touchLevel byte }
 
 // New makes a key with two empty slots.
 func New(o Options) *YubiKey {
-	k := &YubiKey{
-		vendor:  cmp.Or(o.Vendor, device.YubicoVendor),
-		product: cmp.Or(o.Product, 0x0407),
-		serial:  o.Serial, firmware: o.Firmware,
-		timing: RealTiming(),
-		app:    newApplication(o.Serial, o.Firmware),
-		faults: faults{},
-
-		vpcd: o.VPCD, inserted: make(chan struct{}, 1),
-	}
-	if o.VPCD != "" {
+	k := &YubiKey{app: newApplication(o.Serial, o.Firmware)}
+	k.fill(k, o.Serial, o.Firmware, o.Timing)
+	k.vendor, k.product = cmp.Or(o.Vendor, device.YubicoVendor), cmp.Or(o.Product, 0x0407)
+	k.reportSize = reportSize
+	if k.vpcd = o.VPCD; k.vpcd != "" {
 		k.addCard()
 	}
-	if o.Timing != nil {
-		k.timing = *o.Timing
-		k.instant = k.timing == Timing{}
-	}
 	if !o.Absent {
-		k.insert()
+		k.Insert()
 	}
 	return k
 }
 
-// Serial returns the serial number, whether or not the key tells it.
-func (k *YubiKey) Serial() device.Serial { return k.serial }
+// ID names the key.
+func (k *YubiKey) ID() device.ID { return device.YubiKeyID(k.serial) }
 
-// Firmware returns the version.
-func (k *YubiKey) Firmware() device.Version { return k.firmware }
-
-// Insert plugs the key in; nothing happens if it is.
-func (k *YubiKey) Insert() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.insert()
-}
-
-func (k *YubiKey) insert() {
-	if k.gone != nil {
-		return
-	}
-	k.gone = make(chan struct{})
+func (k *YubiKey) powerUp() {
 	k.powered, k.stampStart = time.Now(), rand.Uint32()
 	k.app.powerUp()
-	select {
-	case k.inserted <- struct{}{}:
-	default:
-	}
-	k.announce()
+	k.pluggedIn = k.app.touchLevel()
 }
 
-// Remove pulls the key; nothing happens if it is out. A write that is not complete yet is lost.
-func (k *YubiKey) Remove() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.settle()
-	k.remove()
-}
-
-func (k *YubiKey) remove() {
-	if k.gone == nil {
-		return
-	}
-	close(k.gone)
-	k.gone, k.holder, k.taken = nil, nil, false
+func (k *YubiKey) powerLost() {
 	k.frame, k.response, k.waiting, k.commit, k.busy = assembly{}, nil, nil, nil, time.Time{}
-	k.announce()
 }
 
-// announceTo makes fn hear now whether the key is plugged in, and then each change. fn must not block.
-func (k *YubiKey) announceTo(fn func(present bool)) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.changed = fn
-	k.announce()
-}
-
-func (k *YubiKey) announce() {
-	if k.changed != nil {
-		k.changed(k.gone != nil)
+func (k *YubiKey) takeReport(r []byte) bool {
+	if k.card != nil && k.firmware.Major == neoMajor {
+		k.eject(k.timing.Reclaim)
 	}
+	return k.setFeature([reportSize]byte(r))
+}
+
+func (k *YubiKey) giveReport(r []byte) {
+	now := k.getFeature()
+	copy(r, now[:])
 }
 
 // SetFault makes the key misbehave.
@@ -191,7 +133,7 @@ func (k *YubiKey) SetFault(kind Fault, n int) error {
 	defer k.mu.Unlock()
 	k.settle()
 	if k.onUSB && kind.ofOpening() {
-		return fmt.Errorf("fault %s strikes when a key is opened over the bus socket; this one is attached to the kernel, which opens it in its own way", kind)
+		return errOpenedByKernel(kind)
 	}
 	if kind == FaultLostStatus && !k.faults.active(kind) {
 		k.shown = k.summary()
@@ -243,6 +185,16 @@ func (k *YubiKey) touch(long bool) (bussocket.Touch, error) {
 		return bussocket.Touch{To: bussocket.ToUSB}, nil
 	}
 	return bussocket.Touch{To: bussocket.ToHolder}, nil
+}
+
+func (k *YubiKey) describe(to *bussocket.Key) {
+	for i, slot := range k.app.slots {
+		if slot.configured {
+			to.Holds = append(to.Holds, fmt.Sprintf("otp%d", i+1))
+		}
+	}
+	to.ProgramSequence = k.app.sequence
+	to.TypedToWindow, to.TypedToHolder, to.RequiredWaitUS = k.window, k.held, k.waited.Microseconds()
 }
 
 // settle does what is due: a write is complete, or the time for a touch is over.

@@ -56,7 +56,8 @@ func (b *bus) reconnect(k key) error {
 	if !b.abandoned(k) {
 		return nil
 	}
-	err := b.connect(b.tree.nodePath(k))
+	number, _ := interfaceNumber(k.info.Path)
+	err := b.connect(b.tree.nodePath(k), number)
 	switch {
 	case !b.abandoned(k): // also if somebody was faster
 		return nil
@@ -69,7 +70,7 @@ func (b *bus) reconnect(k key) error {
 	return withoutDriver()
 }
 
-// abandoned reports whether the key is there and its keyboard interface has no driver. Claimed by a program it
+// abandoned reports whether the key is there and its HID interface has no driver. Claimed by a program it
 // has one, named usbfs.
 func (b *bus) abandoned(k key) bool {
 	now, present := b.tree.find(k.info.Path)
@@ -89,14 +90,14 @@ type usbdevfsCommand struct {
 	data            unsafe.Pointer
 }
 
-// connect asks the kernel to look for a driver of the OTP keyboard. It does nothing if there is one.
-func connect(node string) error {
+// connect asks the kernel to look for a driver of an interface. It does nothing if there is one.
+func connect(node string, number int) error {
 	f, err := os.OpenFile(node, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	command := usbdevfsCommand{interfaceNumber: otpNumber, code: usbdevfsConnect}
+	command := usbdevfsCommand{interfaceNumber: int32(number), code: usbdevfsConnect}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), usbdevfsIoctl, uintptr(unsafe.Pointer(&command)))
 	if errno != 0 {
 		return fmt.Errorf("USBDEVFS_CONNECT on %s: %w", node, errno)

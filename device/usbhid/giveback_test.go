@@ -11,7 +11,7 @@ import (
 // kernel counts what a bus asks of it, and does it.
 func kernel(f *files, b *bus, path string) (asked *int) {
 	asked = new(int)
-	b.connect = func(string) error { *asked++; f.bind(path, "usbhid"); return nil }
+	b.connect = func(string, int) error { *asked++; f.bind(path, "usbhid"); return nil }
 	return asked
 }
 
@@ -66,7 +66,7 @@ func TestGivingBackIsTriedAgain(t *testing.T) {
 	f.plugKey("1-1")
 	f.bind("1-1:1.0", "")
 	asked := 0
-	w.bus.connect = func(string) error { asked++; return errors.New("refused") }
+	w.bus.connect = func(string, int) error { asked++; return errors.New("refused") }
 	if n := f.run(w, &now, 40*time.Second, &asked); n != 5 { // after 1, 3, 7, 15 and 31 s
 		t.Errorf("asked %d times", n)
 	}
@@ -129,22 +129,35 @@ func TestCardProgramsDoNotKeepIt(t *testing.T) {
 	}
 }
 
+func TestInterfaceThatIsGivenBack(t *testing.T) {
+	f := newFiles(t)
+	b := newBus(f.tree)
+	f.plug("1-1", "20a0", "4109")
+	f.plugInterface("1-1:1.2", "03", "00", "")
+	k, _ := f.find("1-1:1.2")
+	got := -1
+	b.connect = func(_ string, number int) error { got = number; f.bind("1-1:1.2", "usbhid"); return nil }
+	if err := b.reconnect(k); err != nil || got != 2 {
+		t.Errorf("interface %d, %v", got, err)
+	}
+}
+
 func TestReconnectingFails(t *testing.T) {
 	f := newFiles(t)
 	b := newBus(f.tree)
 	k := f.plugKey("1-1")
 	f.bind("1-1:1.0", "")
 	refusal := errors.New("refused")
-	b.connect = func(string) error { return refusal }
+	b.connect = func(string, int) error { return refusal }
 	expectCure(t, b.reconnect(k), refusal, "driver has lost the key", "pull it")
-	b.connect = func(string) error { return nil } // the kernel has none
+	b.connect = func(string, int) error { return nil } // the kernel has none
 	expectCure(t, b.reconnect(k), nil, "no keyboard driver", "modprobe usbhid")
-	b.connect = func(string) error { f.bind("1-1:1.0", claimed); return refusal } // somebody was faster
+	b.connect = func(string, int) error { f.bind("1-1:1.0", claimed); return refusal } // somebody was faster
 	if err := b.reconnect(k); err != nil {
 		t.Error(err)
 	}
 	f.bind("1-1:1.0", "")
-	b.connect = func(string) error { f.unplug("1-1"); return refusal }
+	b.connect = func(string, int) error { f.unplug("1-1"); return refusal }
 	if err := b.reconnect(k); err != nil {
 		t.Errorf("pulled: %v", err)
 	}
@@ -157,7 +170,7 @@ func TestOpeningWaitsForGivingBack(t *testing.T) {
 	k, other := f.plugKey("1-1"), f.plugKey("1-2")
 	f.bind("1-1:1.0", "")
 	asked, answer := make(chan bool), make(chan bool)
-	w.bus.connect = func(string) error { asked <- true; <-answer; f.bind("1-1:1.0", "usbhid"); return nil }
+	w.bus.connect = func(string, int) error { asked <- true; <-answer; f.bind("1-1:1.0", "usbhid"); return nil }
 	now := time.Now()
 	f.expect(w, now, "+1-1:1.0 +1-2:1.0")
 	f.expect(w, now.Add(leftPeriod), "")
@@ -186,10 +199,10 @@ func TestRequests(t *testing.T) {
 	}
 	f := newFiles(t)
 	k := f.plugKey("1-1")
-	if err := connect(f.nodePath(k)); err == nil {
+	if err := connect(f.nodePath(k), otpNumber); err == nil {
 		t.Error("a plain file has a driver")
 	}
-	if err := connect(f.dev + "/none"); err == nil {
+	if err := connect(f.dev+"/none", otpNumber); err == nil {
 		t.Error("nothing has a driver")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"tokendesk/device"
 )
 
-const otpNumber = 0 // the OTP keyboard is interface 0 of every model
+const otpNumber = 0 // the OTP keyboard is interface 0 of every YubiKey
 
 func (b *bus) open(ctx context.Context, path string) (device.Report, error) {
 	if err := ctx.Err(); err != nil {

@@ -32,8 +32,8 @@ var errClosed = errors.New("the interface is closed")
 
 // SetFeature implements device.Report.
 func (r *report) SetFeature(p []byte) error {
-	if len(p) != device.ReportSize || p[0] != 0 { // hidapi would take it: with 8 bytes the flags are lost
-		return fmt.Errorf("a feature report is %d bytes, the first of them 0; this is one of %d", device.ReportSize, len(p))
+	if size := r.key.reportSize; len(p) != size || p[0] != 0 { // hidapi would take it: with 8 bytes a YubiKey's flags are lost
+		return fmt.Errorf("a feature report is %d bytes, the first of them 0; this is one of %d", size, len(p))
 	}
 	if err := r.state(); err != nil {
 		return err
@@ -44,15 +44,15 @@ func (r *report) SetFeature(p []byte) error {
 
 // GetFeature implements device.Report.
 func (r *report) GetFeature(p []byte) error {
-	if len(p) != device.ReportSize { // with room for 8 bytes hidapi leaves out the flags
-		return fmt.Errorf("a feature report is %d bytes, there is room for %d", device.ReportSize, len(p))
+	if size := r.key.reportSize; len(p) != size { // with room for 8 bytes hidapi leaves out a YubiKey's flags
+		return fmt.Errorf("a feature report is %d bytes, there is room for %d", size, len(p))
 	}
 	if err := r.state(); err != nil {
 		return err
 	}
 	p[0] = 0
 	n, err := r.device.GetFeatureReport(p)
-	if err == nil && n != device.ReportSize {
+	if err == nil && n != r.key.reportSize {
 		return fmt.Errorf("%w: a feature report of %d bytes", device.ErrCorrupt, n-1)
 	}
 	return r.explain("read from", err)

@@ -91,6 +91,31 @@ func TestReportSizes(t *testing.T) {
 	}
 }
 
+func TestNitrokeyReportSizes(t *testing.T) {
+	f := newFiles(t)
+	f.plug("1-1", "20a0", "4108")
+	f.plugInterface("1-1:1.0", "03", "00", claimed)
+	k, ok := f.find("1-1:1.0")
+	if !ok {
+		t.Fatal("it is not found")
+	}
+	d := &hidDevice{n: 65}
+	r := &report{bus: newBus(f.tree), key: k, device: d}
+	for _, n := range []int{0, 9, 64, 65, 66} {
+		p := make([]byte, n)
+		if err := r.SetFeature(p); (err == nil) != (n == 65) {
+			t.Errorf("writing %d bytes: %v", n, err)
+		}
+		if err := r.GetFeature(p); (err == nil) != (n == 65) {
+			t.Errorf("reading %d bytes: %v", n, err)
+		}
+	}
+	d.n = 9
+	if err := r.GetFeature(make([]byte, 65)); !errors.Is(err, device.ErrCorrupt) {
+		t.Errorf("a short feature report: %v", err)
+	}
+}
+
 // The library takes whole milliseconds, and less than none as no end.
 func TestReadTimeouts(t *testing.T) {
 	_, d, r := newReport(t)
@@ -191,6 +216,6 @@ func TestCloseGivesBackWhatWasFoundAbandoned(t *testing.T) {
 	f, d, r := newReport(t)
 	r.lost = true
 	d.onClose = func() { f.bind("1-1:1.0", "") }
-	r.bus.connect = func(string) error { return errors.New("refused") }
+	r.bus.connect = func(string, int) error { return errors.New("refused") }
 	expectCure(t, r.Close(), nil, "cannot be given back", "pull it")
 }

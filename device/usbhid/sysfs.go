@@ -29,11 +29,12 @@ type key struct {
 	info       device.Info
 	node       string // below /dev: "bus/usb/001/002"
 	number     string // of the node: "189:1"
-	unfinished bool   // has no OTP keyboard yet although it should
+	unfinished bool   // does not have its HID interface yet
+	reportSize int    // of that interface's feature reports
 }
 
 const (
-	keyboardClass    = "03" // HID
+	hidClass         = "03"
 	keyboardProtocol = "01" // boot keyboard
 )
 
@@ -83,13 +84,14 @@ func portOf(path string) string {
 	return port
 }
 
-// key reads the folder of a device. It is not ok if that is of another vendor, or being removed.
+// key reads the folder of a device. It is not ok if that is none for this bus, or being removed.
 func (t tree) key(port string) (key, bool) {
 	vendor, err := t.number(port, "idVendor", 16)
-	if err != nil || !knownVendor(vendor) {
+	product, err1 := t.number(port, "idProduct", 16)
+	model, known := device.FindModel(vendor, product)
+	if err != nil || model.ReportSize() == 0 && vendor != device.YubicoVendor {
 		return key{}, false
 	}
-	product, err1 := t.number(port, "idProduct", 16)
 	bus, err2 := t.number(port, "busnum", 10)
 	dev, err3 := t.number(port, "devnum", 10)
 	number, err4 := t.read(port, "dev")
@@ -99,36 +101,35 @@ func (t tree) key(port string) (key, bool) {
 	}
 	k := key{
 		info: device.Info{Path: port, Port: port, Vendor: vendor, Product: product, Emulated: emulated},
-		node: fmt.Sprintf("bus/usb/%03d/%03d", bus, dev), number: number,
+		node: fmt.Sprintf("bus/usb/%03d/%03d", bus, dev), number: number, reportSize: model.ReportSize(),
 	}
-	t.judge(&k)
+	t.judge(&k, model, known)
 	return k, true
 }
 
-func knownVendor(vendor uint16) bool {
-	return slices.ContainsFunc(device.Models, func(m device.Model) bool { return m.Vendor == vendor })
-}
-
-// judge finds the OTP keyboard, or says why it cannot be used.
-func (t tree) judge(k *key) {
-	model, known := device.FindModel(k.info.Vendor, k.info.Product)
+// judge finds the HID interface, or says why it cannot be used.
+func (t tree) judge(k *key, model device.Model, known bool) {
 	identity := fmt.Sprintf("%04x:%04x", k.info.Vendor, k.info.Product)
 	authorized, err := t.read(k.info.Port, "authorized")
-	switch keyboard := t.keyboard(k.info.Port); {
+	switch face := t.face(k.info.Port, model); {
 	case err == nil && authorized == "0":
 		k.info.Problem = fmt.Sprintf("the device %s is not authorised to work on this machine", identity)
 		k.info.Cure = fmt.Sprintf("usbguard allow-device, or as root: echo 1 > %s", filepath.Join(t.folder(k.info.Port), "authorized"))
 	case !known:
 		k.info.Problem = "this is not a token we know: " + identity
 		k.info.Cure = "use a YubiKey with the OTP application"
-	case !model.Has(device.OTP):
+	case model.ReportSize() == 0:
 		k.info.Problem, k.info.Cure = withoutOTP(model)
-	case keyboard == "":
+	case face == "" && model.Has(device.OTP):
 		k.unfinished = true
 		k.info.Problem = fmt.Sprintf("this %s (%s) shows no OTP keyboard", model.Name, identity)
 		k.info.Cure = "pull it and insert it again; if that does not help: ykman config usb --enable OTP"
+	case face == "":
+		k.unfinished = true
+		k.info.Problem = fmt.Sprintf("this %s (%s) shows no HID interface", model.Name, identity)
+		k.info.Cure = "pull it and insert it again"
 	default:
-		k.info.Path = keyboard
+		k.info.Path = face
 	}
 }
 
@@ -145,30 +146,43 @@ func withoutOTP(m device.Model) (problem, cure string) {
 	return "this " + m.Name + " has OTP switched off", cure
 }
 
-// keyboard names the interface of the OTP application, which is number 0 of whatever configuration is active:
-// "1-1:1.0".
-func (t tree) keyboard(port string) string {
+// face names the HID interface that is worked with, in whatever configuration is active: "1-1:1.0". The OTP application of
+// YubiKeys is a boot keyboard and number 0. Nitrokeys have one HID interface, behind the others of a Storage; old ones are
+// keyboards, new ones are not (nitrokey-pro-firmware, CCIDHID_usb_desc.c; nitrokey-storage-firmware, usb_descriptors.h).
+func (t tree) face(port string, model device.Model) string {
 	entries, err := os.ReadDir(t.folder(port))
 	if err != nil {
 		return ""
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), port+":") || !strings.HasSuffix(e.Name(), ".0") {
+		number, ok := interfaceNumber(e.Name())
+		if !ok || !strings.HasPrefix(e.Name(), port+":") {
 			continue
 		}
 		class, err1 := t.read(e.Name(), "bInterfaceClass")
 		protocol, err2 := t.read(e.Name(), "bInterfaceProtocol")
-		if err1 == nil && err2 == nil && class == keyboardClass && protocol == keyboardProtocol {
+		if err1 != nil || err2 != nil || class != hidClass {
+			continue
+		}
+		if model.Has(device.NitrokeySlots) || number == otpNumber && protocol == keyboardProtocol {
 			return e.Name()
 		}
 	}
 	return ""
 }
 
+// interfaceNumber cuts the number out of the name of an interface: that of "1-1:1.0" is 0.
+func interfaceNumber(path string) (number int, ok bool) {
+	_, inside, _ := strings.Cut(path, ":")
+	_, text, _ := strings.Cut(inside, ".")
+	number, err := strconv.Atoi(text)
+	return number, err == nil
+}
+
 // claimed is the driver of an interface that a program has claimed.
 const claimed = "usbfs"
 
-// driver names what has the OTP keyboard; "" if nothing has.
+// driver names what has the HID interface; "" if nothing has.
 func (t tree) driver(k key) string {
 	target, err := os.Readlink(filepath.Join(t.folder(k.info.Path), "driver"))
 	if err != nil {

@@ -40,6 +40,45 @@ func TestKeysAreListed(t *testing.T) {
 	}
 }
 
+// Nitrokeys with slots have their HID interface in various places; what else has their vendors' numbers is not told.
+func TestNitrokeysAreListed(t *testing.T) {
+	f := newFiles(t)
+	f.plug("1-1", "20a0", "4108") // as of firmware 0.15
+	f.plugInterface("1-1:1.0", "03", "00", "usbhid")
+	f.plugInterface("1-1:1.1", "0b", "00", "")
+	f.plug("1-2", "20a0", "4109")
+	f.plugInterface("1-2:1.0", "08", "50", "usb-storage")
+	f.plugInterface("1-2:1.1", "0b", "00", "")
+	f.plugInterface("1-2:1.2", "03", "00", "usbhid")
+	f.plug("3-1", "316d", "4c4b") // a keyboard, as old firmware is
+	f.plugInterface("3-1:1.0", "03", "01", "usbhid")
+	f.plug("3-2", "20a0", "42b2") // a Nitrokey 3: FIDO only
+	f.plugInterface("3-2:1.0", "03", "00", "usbhid")
+	f.plug("3-3", "20a0", "0001") // somebody else's
+	f.plugInterface("3-3:1.0", "03", "01", "usbhid")
+	keys, err := f.keys()
+	if err != nil || len(keys) != 3 {
+		t.Fatalf("%+v, %v", keys, err)
+	}
+	for i, want := range []device.Info{
+		{Path: "1-1:1.0", Port: "1-1", Vendor: 0x20A0, Product: 0x4108, Emulated: true},
+		{Path: "1-2:1.2", Port: "1-2", Vendor: 0x20A0, Product: 0x4109, Emulated: true},
+		{Path: "3-1:1.0", Port: "3-1", Vendor: 0x316D, Product: 0x4C4B},
+	} {
+		if k := keys[i]; k.info != want || k.reportSize != 65 {
+			t.Errorf("%+v, not %+v", k, want)
+		}
+		if found, ok := f.find(want.Path); !ok || found != keys[i] {
+			t.Errorf("%s is found as %+v, %v", want.Path, found, ok)
+		}
+	}
+	f.plug("1-3", "20a0", "4108")
+	f.plugInterface("1-3:1.1", "0b", "00", "")
+	if k, ok := f.key("1-3"); !ok || !k.unfinished || !strings.Contains(k.info.Problem, "Nitrokey Pro (20a0:4108) shows no HID interface") {
+		t.Errorf("without it: %+v, %v", k, ok)
+	}
+}
+
 func TestUnusableDevicesSayWhy(t *testing.T) {
 	for name, test := range map[string]struct {
 		product       string

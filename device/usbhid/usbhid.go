@@ -1,4 +1,5 @@
-// Package usbhid reaches OTP keyboard interfaces over USB, through karalabe/hid.
+// Package usbhid reaches the HID interfaces of tokens over USB, through karalabe/hid: the OTP keyboards of YubiKeys, and what
+// the Nitrokey Pro, the Nitrokey Storage and the Librem Key have for their slots.
 //
 // On Linux that library carries hidapi's libusb backend: it works on USB device nodes and detaches the
 // kernel's keyboard driver while an interface is open, which is what keeps captured codes private. It
@@ -33,7 +34,8 @@ var _ device.Bus = Bus{}
 func (Bus) Name() string { return "usb" }
 
 // Watch implements device.Bus. Devices of Yubico that cannot be used are told with their port as path, a
-// problem and a cure.
+// problem and a cure. A Nitrokey 3 is not told, since it has nothing for this bus; nor are others of Nitrokey's and Purism's
+// vendor numbers, which many kinds of devices have.
 func (Bus) Watch(ctx context.Context, fn func(device.Event)) error { return usb.watch(ctx, fn) }
 
 // Open implements device.Bus. Its errors are a *device.CureError, except that of ctx.
@@ -51,7 +53,7 @@ func (Bus) Polling() error { return usb.whyPolling() }
 type bus struct {
 	tree    tree
 	listen  func() (*udev.Monitor, error)
-	connect func(node string) error // makes the kernel look for a driver of the OTP keyboard
+	connect func(node string, number int) error // makes the kernel look for a driver of an interface
 	sleep   func(time.Duration)
 
 	mu      sync.Mutex

@@ -18,7 +18,7 @@ const patience = 10 * time.Second
 // newWatch is a watch whose time and events a test makes up.
 func newWatch(f *files) *watch {
 	b := newBus(f.tree)
-	b.connect = func(string) error { return errors.New("no kernel is there") }
+	b.connect = func(string, int) error { return errors.New("no kernel is there") }
 	return b.newWatch()
 }
 
