@@ -15,7 +15,7 @@ DEPS := gcc:cgo,_for_USB_access libc6-dev:cgo,_for_USB_access swtpm:a_software_T
 	exim4-daemon-light:a_mail_server,_which_takes_the_notices \
 	iproute2:network_namespaces,_for_the_chaos_run tpm-udev:the_permissions_of_its_TPM yubikey-personalization:a_second_opinion_on_what_keys_hold \
 	libpcsclite-dev:cgo,_for_smart_cards pcscd:the_service_that_has_the_readers_of_smart_cards vsmartcard-vpcd:its_driver_for_emulated_cards \
-	libccid:its_driver_for_those_on_USB,_in_the_guest opensc:a_second_opinion_on_smart_cards yubico-piv-tool:another_one yubikey-manager:a_third_one \
+	libccid:its_driver_for_those_on_USB,_in_the_guest opensc:a_second_opinion_on_smart_cards yubico-piv-tool:another_one yubikey-manager:a_third_one nitrocli:a_second_opinion_on_Nitrokeys \
 	openssl:whether_signatures_of_cards_verify
 
 # stage NAME COMMAND runs a command and says how long it took.
@@ -91,8 +91,9 @@ guest-rest:
 	$(call guest,rest,20m,19m,-test.skip '$(LONG)' -test.v | { grep --line-buffered -v '^=== ' || true; })
 
 .PHONY: soak
-soak: guest-programs ## the long forms: 10,000 failures of a TPM, chaos for 10 minutes, keys pulled at 200 random moments on a real kernel
+soak: guest-programs ## the long forms: 10,000 failures of a TPM, 10,000 actions of officers, chaos for 10 minutes, keys pulled at 200 random moments on a real kernel
 	@go run ./cmd/internal/leftovers go test -count=1 -timeout 20m ./vault/tpmseal -run TestManyFailures -failures 10000
+	@go run ./cmd/internal/leftovers go test -count=1 -timeout 20m ./provision -run TestRandomActionsAgreeWithSlapd -actions 10000
 	@go build -o $(BIN)/ ./cmd/internal/chaos && go run ./cmd/internal/leftovers $(BIN)/chaos -bin $(BIN) -for 10m
 	$(call guest,soak,60m,59m,-test.run TestUnplugged -test.v -moments 200)
 

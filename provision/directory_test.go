@@ -3,8 +3,10 @@ package provision_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"testing"
 	"time"
@@ -151,18 +153,29 @@ func (d *theDirectory) tryLogin(p *player, id device.TokenID, s *shadow, seen sy
 	return ""
 }
 
-// Whatever officers do: after each of 10,000 actions the vault, the table, and a real directory agree, and so do logins.
+// How long the random actions go on, and from where. CI plays others every time; make soak plays more.
+var (
+	actionsFlag = flag.Int("actions", 1500, "how many random actions are compared with slapd")
+	seedFlag    = flag.Uint64("seed", 0, "where they begin, to repeat what a test has logged; 0: anywhere")
+)
+
+// Whatever officers do: after each action the vault, the table, and a real directory agree, and so do logins.
 func TestRandomActionsAgreeWithSlapd(t *testing.T) {
-	p := newPlayer(t, 3)
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-seed %d", seed)
+	p := newPlayer(t, seed)
 	withDirectory(t, p)
-	for _, wrong := range p.run(10_000) {
+	for _, wrong := range p.run(*actionsFlag) {
 		t.Error(wrong)
 	}
 	if err := p.Vault.Check(); err != nil {
 		t.Error(err)
 	}
 	t.Logf("%d logins succeeded, %d were refused", p.slapd.logins[true], p.slapd.logins[false])
-	if p.slapd.logins[true] < 100 || p.slapd.logins[false] < 100 {
+	if least := *actionsFlag / 10; p.slapd.logins[true] < least || p.slapd.logins[false] < least {
 		t.Errorf("logins: %v", p.slapd.logins)
 	}
 }

@@ -18,10 +18,10 @@ type Enrollment struct {
 	User         string // empty: enroll as stock
 	Tenant       string // whose it is; empty: the desk's
 	Digits       int    // 6 or 8
-	StartCounter uint64 // a multiple of 16
+	StartCounter uint64 // one that the application takes (device.Application)
 	Identifier   bool   // have the key type its identifier before each code
 	Enter        bool   // have it press Enter after each code
-	Overwrite    bool   // replace what the slot holds now
+	Overwrite    bool   // replace what is there now
 	Typed        bool   // stop with ErrCodesWanted before the verification, and have Resolve take typed codes
 }
 
@@ -31,8 +31,8 @@ const maxIdentifierSerial = 99_999_999
 
 func enrollPlan() []step {
 	return []step{
-		{name: "seal", done: "seed and access code sealed in the vault", commit: sealFirst},
-		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "seal", done: "seed%c sealed in the vault", commit: sealFirst},
+		{name: "program", done: "%s programmed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded, and left for the central service", commit: assign, gives: true},
 	}
@@ -45,8 +45,9 @@ func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tel
 		return nil, err
 	}
 	defer release()
-	check := device.HOTPConfig{Seed: secret.New(make([]byte, seedSize)), Digits: e.Digits, StartCounter: e.StartCounter}
-	if err := check.Validate(); err != nil {
+	row, _ := device.ApplicationOf(e.Token)
+	check := device.HOTPConfig{Seed: secret.New(make([]byte, seedSize)), Digits: e.Digits, StartCounter: e.StartCounter, TokenIdentifier: e.Identifier}
+	if err := row.Check(check); err != nil {
 		return nil, refuse("", "%v", err)
 	}
 	generation := 1
@@ -73,7 +74,7 @@ func (r *Runner) Enroll(ctx context.Context, by audit.Officer, e Enrollment, tel
 	}
 	if state.Configured && !e.Overwrite {
 		return nil, refuse("look what it is used for first; to replace it, repeat with --overwrite",
-			"slot %d of %s already holds something", e.Token.Slot(), e.Token.Device())
+			"%s of %s already holds something", e.Token.Place(), e.Token.Device())
 	}
 	if e.Identifier && state.Serial > maxIdentifierSerial {
 		return nil, refuse("enroll it without", "serial %s does not fit into the 8 digits of a token identifier", state.Serial)
@@ -129,9 +130,12 @@ func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
 	return tx.SetSeed(w.job.Token, w.params.Generation, seed)
 }
 
-// setAccessCode gives a token a fresh access code, unless one of a token of its name that was deleted is there: that one may
-// protect the slot.
+// setAccessCode gives a token a fresh access code, if it has one of its own, unless one of a token of its name that was deleted
+// is there: that one may protect the slot.
 func setAccessCode(tx *vault.Tx, id device.TokenID) error {
+	if row, _ := device.ApplicationOf(id); row.Access != device.OwnCode {
+		return nil
+	}
 	code, err := tx.AccessCode(id)
 	if err == nil {
 		code.Wipe()

@@ -15,6 +15,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -117,7 +118,7 @@ type UnfinishedError struct {
 
 func (e *UnfinishedError) Error() string {
 	text := fmt.Sprintf("%s of %s stopped at %q: %v; nothing is lost: run tokendesk resolve %s", e.Plan, e.Token, e.Step, e.Err, e.Token)
-	if e.Plan == planUnchanged && e.Step == stepCodes {
+	if e.Plan == planUnchanged && e.Step == stepCodes || errors.Is(e.Err, ErrCodesWanted) {
 		text += " CODE CODE, with two codes in a row that it shows"
 	}
 	if e.Undo {

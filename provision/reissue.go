@@ -61,7 +61,7 @@ type Settings struct {
 // ErrDeviceWanted means that somebody is cut off, and that the rest waits for the device; Resolve goes on.
 var ErrDeviceWanted = errors.New("it waits for its device")
 
-const reseeded = "verified: the key types codes of the new seed and not of the old one"
+const reseeded = "verified: the key gives codes of the new seed and not of the old one"
 
 func reissuePlan() []step {
 	return []step{

@@ -21,7 +21,7 @@ func replacePlan() []step {
 		{name: "cut-off", done: "recorded what becomes of the old token, and the cut-off of its owner", commit: retire},
 		{name: stepConfirm, done: "cut-off confirmed by the central service", act: confirm},
 		{name: stepSeal, done: "fresh seed sealed in the vault", act: clearCard, commit: sealReplacement},
-		{name: "program", done: "slot programmed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "program", done: "%s programmed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: "verified: two codes of this key belong to the sealed seed", device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded in place of the old token, and left for the central service", commit: assign, gives: true},
 	}
@@ -65,7 +65,7 @@ func (r *Runner) replace(ctx context.Context, by audit.Officer, o Reissue, tell 
 	switch {
 	case p.Fresh && state.Configured && !o.Overwrite:
 		return nil, refuse("look what it is used for first; to replace it, repeat with --overwrite",
-			"slot %d of %s already holds something", o.With.Slot(), o.With.Device())
+			"%s of %s already holds something", o.With.Place(), o.With.Device())
 	case p.Identifier && state.Serial > maxIdentifierSerial:
 		return nil, refuse("replace it without", "serial %s does not fit into the 8 digits of a token identifier", state.Serial)
 	}

@@ -13,8 +13,8 @@ import (
 func reseedPlan() []step {
 	return []step{
 		{name: "seal", done: "fresh seed sealed in the vault", commit: sealNext},
-		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
-		{name: "verify", done: "verified: the key types codes of the new seed and not of the old one", device: true, repeat: true, act: verify, commit: activate},
+		{name: "program", done: "%s reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "verify", done: "verified: the key gives codes of the new seed and not of the old one", device: true, repeat: true, act: verify, commit: activate},
 		{name: "put", done: "recorded, and left for the central service", commit: putAgain, gives: true},
 	}
 }

@@ -100,10 +100,10 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 	var erased bool
 	err = w.Open(ctx, id, func(t device.HOTPToken, _ bool) (err error) { erased, err = w.erase(ctx, t); return err })
 	if err != nil {
-		return fmt.Errorf("cannot erase the slot: %w", err)
+		return fmt.Errorf("cannot erase %s: %w", id.Place(), err)
 	}
 	if erased {
-		tell(Progress{Kind: Done, Step: "erase", Text: "slot erased"})
+		tell(Progress{Kind: Done, Step: "erase", Text: noun(id) + " erased"})
 	} else {
 		tell(Progress{Kind: Note, Text: "the slot never took the desk's seed and refuses to be erased: it was left as it is"})
 	}
@@ -176,14 +176,17 @@ func reseedLater(tx *vault.Tx, id device.TokenID) error {
 func (w *work) erase(ctx context.Context, t device.HOTPToken) (erased bool, err error) {
 	var code secret.Secret
 	err = w.Vault.View(func(tx *vault.Tx) (err error) {
-		code, err = tx.AccessCode(w.job.Token)
+		code, err = codeFor(tx, w.job.Token)
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
 	defer code.Wipe()
-	state, err := t.Describe(ctx)
+	if err := unlock(ctx, t, w.job.Token, code); err != nil {
+		return false, err
+	}
+	state, err := w.announce(ctx, t)
 	if err != nil || !state.Configured {
 		return err == nil, err
 	}

@@ -23,7 +23,7 @@ func program(ctx context.Context, w *work) error {
 		if seed, err = tx.Seed(w.job.Token, w.params.Generation); err != nil {
 			return err
 		}
-		code, err = tx.AccessCode(w.job.Token)
+		code, err = codeFor(tx, w.job.Token)
 		return err
 	})
 	if err != nil {
@@ -31,13 +31,24 @@ func program(ctx context.Context, w *work) error {
 	}
 	defer seed.Wipe()
 	defer code.Wipe()
+	c := device.HOTPConfig{
+		Seed: seed, Digits: w.params.Digits, StartCounter: w.params.StartCounter,
+		TokenIdentifier: w.params.Identifier, Enter: w.params.Enter,
+	}
+	if shared(w.job.Token) {
+		if err := unlock(ctx, w.device, w.job.Token, code); err != nil {
+			return err
+		}
+		c.CurrentAccessCode = code
+		if _, err := w.announce(ctx, w.device); err != nil {
+			return err
+		}
+		return w.device.Program(ctx, c)
+	}
+	c.NewAccessCode = code
 	state, err := w.device.Describe(ctx)
 	if err != nil {
 		return err
-	}
-	c := device.HOTPConfig{
-		Seed: seed, Digits: w.params.Digits, StartCounter: w.params.StartCounter,
-		TokenIdentifier: w.params.Identifier, Enter: w.params.Enter, NewAccessCode: code,
 	}
 	if state.Configured {
 		c.CurrentAccessCode = code
@@ -48,10 +59,20 @@ func program(ctx context.Context, w *work) error {
 	}
 	if (w.job.Kind == planEnroll || w.params.Fresh) && !w.params.Occupied && !w.params.Written {
 		return refuse("give the "+w.job.Kind+" up with tokendesk resolve --undo, and look what the slot is used for",
-			"slot %d was empty when the %s began and now holds something that the desk did not write", w.job.Token.Slot(), w.job.Kind)
+			"%s was empty when the %s began and now holds something that the desk did not write", w.job.Token.Place(), w.job.Kind)
 	}
 	c.CurrentAccessCode = secret.Secret{}
 	return w.device.Program(ctx, c)
+}
+
+// announce asks for the touch by which some devices have it confirmed that what a token holds is erased or replaced, if it holds
+// something.
+func (w *work) announce(ctx context.Context, t device.HOTPToken) (state device.State, err error) {
+	state, err = t.Describe(ctx)
+	if row, _ := device.ApplicationOf(w.job.Token); err == nil && state.Configured && row.Confirms {
+		w.tell(Progress{Kind: Touch, Text: "touch the key, to let it erase what it holds", Slot: 1})
+	}
+	return state, err
 }
 
 // written remembers that the device has held the sealed seed.
@@ -186,6 +207,9 @@ func changeOf(t vault.Token, kind vault.ChangeKind, user string) vault.Change {
 func (r *Runner) inspect(ctx context.Context, id device.TokenID) (state device.State, emulated bool, err error) {
 	err = r.Open(ctx, id, func(t device.HOTPToken, e bool) (err error) {
 		emulated = e
+		if err := r.unlock(ctx, t, id); err != nil {
+			return err
+		}
 		state, err = t.Describe(ctx)
 		return err
 	})

@@ -131,8 +131,11 @@ func confirmAll(seed secret.Secret, digits int, counter uint64, codes []string) 
 // after those goes to surplus, one code after another.
 func (r *Runner) Capture(ctx context.Context, id device.TokenID, accept func(codes []string) (bool, error), surplus func(code string), tell Tell) error {
 	return r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
+		if err := r.unlock(ctx, t, id); err != nil {
+			return err
+		}
 		err := r.capture(ctx, t, id, accept, tell)
-		if err == nil {
+		if err == nil && t.Emission().Typed() {
 			drain(ctx, t, surplus)
 		}
 		return err
@@ -145,12 +148,17 @@ func (r *Runner) capture(ctx context.Context, t device.HOTPToken, id device.Toke
 		timeout = DefaultTouchTimeout
 	}
 	touch := "touch the key"
-	if id.Slot() == 2 {
+	switch t.Emission() {
+	case device.Elsewhere:
+		return ErrCodesWanted
+	case device.LongTouch:
 		touch = "touch the key for three seconds"
 	}
 	var codes []string
 	for range maxCaptured {
-		tell(Progress{Kind: Touch, Text: touch, Slot: id.Slot(), Codes: len(codes)})
+		if t.Emission().Typed() {
+			tell(Progress{Kind: Touch, Text: touch, Slot: id.Slot(), Codes: len(codes)})
+		}
 		touchCtx, cancel := context.WithTimeout(ctx, timeout)
 		code, err := t.Code(touchCtx)
 		cancel()

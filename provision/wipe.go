@@ -14,7 +14,7 @@ import (
 func wipePlan() []step {
 	return []step{
 		{name: "cut-off", done: "the token belongs to nobody", commit: letGo},
-		{name: "erase", done: "slot erased", device: true, act: eraseSlot},
+		{name: "erase", done: "%s erased", device: true, act: eraseSlot},
 		{name: "remove", done: "recorded, and left for the central service", commit: bury},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tokendesk/device"
@@ -73,7 +74,7 @@ type work struct {
 // step is one entry of a plan.
 type step struct {
 	name string
-	done string // what an officer reads afterwards
+	done string // what an officer reads afterwards, worded
 	// device says that act works on the inserted device. It is held from one such step to the next,
 	// so that no touch in between reaches another window.
 	device bool
@@ -214,7 +215,7 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 		return err
 	}
 	for i, s := range steps {
-		text := s.done
+		text := worded(s.done, w.job.Token)
 		if i == 0 && w.other != "" {
 			text = w.other
 		}
@@ -224,6 +225,15 @@ func (w *work) runStep(ctx context.Context, plan []step) error {
 	w.tellDue(len(p.Revoke))
 	w.wake()
 	return nil
+}
+
+// worded puts what a token is, and what protects it, in place of %s and %c.
+func worded(text string, id device.TokenID) string {
+	code := " and access code"
+	if shared(id) {
+		code = ""
+	}
+	return strings.NewReplacer("%s", noun(id), "%c", code).Replace(text)
 }
 
 // next is the first step after step i that is not in one transaction with it.

@@ -142,7 +142,7 @@ func (s Step) make(tx *vault.Tx, by audit.Officer, choice Choice) (seqs []uint64
 	before := t
 	switch {
 	case s.here.release: // somebody has it, and the desk does not
-		t.Owner, t.ReseedDue = "", t.ReseedDue || t.ID.Device().Family() == device.YubiKey
+		t.Owner, t.ReseedDue = "", t.ReseedDue || t.ID.Programmable()
 	case s.here.assign != "":
 		t.Owner = s.here.assign
 	case s.here.disable:

@@ -45,7 +45,7 @@ func (v *Vault) Check() error {
 // checkContents reads every record and secret, and settles every token that any of them names. It keeps no list of them.
 func (tx *Tx) checkContents() error {
 	c := &contents{Tx: tx, counts: map[string]int{}}
-	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkPIV, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals,
+	for _, check := range []func() error{c.checkTokens, c.checkSecrets, c.checkPIV, c.checkPasswords, c.checkJobs, c.checkChanges, c.checkTombstones, c.checkApprovals,
 		c.checkHandovers, c.checkLeavers, c.checkNotices, c.checkAttempts, c.checkCertificates, c.checkTrail, c.checkIndex} {
 		if err := check(); err != nil {
 			return err

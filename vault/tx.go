@@ -36,6 +36,7 @@ const (
 	bucketPIV        = "piv"        // secrets of PIV applications
 
 	bucketCertificates = "certificates" // of their keys
+	bucketPasswords    = "passwords"    // that applications of devices want
 
 	keyHeader = "header"
 	keyLedger = "ledger"
@@ -44,17 +45,17 @@ const (
 var buckets = []string{
 	bucketMeta, bucketTokens, bucketSeeds, bucketCodes, bucketJobs, bucketOutbox, bucketIndex, bucketAudit, bucketSeen, bucketBackup, bucketSystem,
 	bucketTombstones, bucketApprovals, bucketHandovers, bucketLeavers, bucketNotices, bucketAttempts,
-	bucketPIV, bucketCertificates,
+	bucketPIV, bucketCertificates, bucketPasswords,
 }
 
 // lateBuckets are missing in vaults that an earlier version has made: see upgrade.
 var lateBuckets = map[string]bool{
 	bucketTombstones: true, bucketApprovals: true, bucketHandovers: true, bucketLeavers: true, bucketNotices: true,
-	bucketAttempts: true, bucketPIV: true, bucketCertificates: true,
+	bucketAttempts: true, bucketPIV: true, bucketCertificates: true, bucketPasswords: true,
 }
 
 // secretBuckets hold sealed values; index entries have none; all others are records.
-var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true, bucketPIV: true}
+var secretBuckets = map[string]bool{bucketSeeds: true, bucketCodes: true, bucketSystem: true, bucketPIV: true, bucketPasswords: true}
 
 var (
 	errTxDone   = errors.New("the transaction is over")

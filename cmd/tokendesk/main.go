@@ -80,7 +80,7 @@ func newApp() *cli.App {
 		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
 		Commands: slices.Concat(viewCommands(), centralCommands(), workCommands(), stockCommands(), renewCommands(), lifecycleCommands(),
-			[]*cli.Command{pivCommand(), identifyCommand(), leaversCommand(), approvalsCommand()}, paperCommands(), vaultCommands(), auditCommands()),
+			[]*cli.Command{pivCommand(), oathCommand(), identifyCommand(), leaversCommand(), approvalsCommand()}, paperCommands(), vaultCommands(), auditCommands()),
 		OnUsageError:   plainUsageError,
 		ExitErrHandler: func(*cli.Context, error) {},
 	}

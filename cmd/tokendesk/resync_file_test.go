@@ -11,7 +11,7 @@ import (
 
 func TestParseResyncs(t *testing.T) {
 	lines, err := parseResyncs([]byte("\ufeff# note\r\n\r\nTOKEN;a;b\r\nyk-1/otp2; 123456 ;234567;\r\nyk-1/otp2;ubhe12345678123456;234567\r\nfob-1;12345678;23456789;34567890\r\n" +
-		"yk-1/otp2;123456\r\nyk-1/otp3;123456;234567\r\nyk-1/otp2;1;2;3;4\r\nyk-1/otp2;12345a;123456\r\n\"yk-1/otp2;1\r\ntoken;123456;234567\r\n"))
+		"yk-1/otp2;123456\r\nyk-1/OTP3;123456;234567\r\nyk-1/otp2;1;2;3;4\r\nyk-1/otp2;12345a;123456\r\n\"yk-1/otp2;1\r\ntoken;123456;234567\r\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

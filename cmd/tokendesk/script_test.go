@@ -23,6 +23,7 @@ import (
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/world"
 	"tokendesk/device"
+	"tokendesk/device/bussocket"
 	"tokendesk/sync/synctest"
 )
 
@@ -31,7 +32,7 @@ const patience = 20 * time.Second
 
 // TestScripts plays testdata/*.txtar, each with a world of its own. Beside testscript's commands they know:
 //
-//	world [cards] [passphrase] [novault] [alone] [pair] [roles] [policy] [desk] [mail] SERIAL…   start a desk with these emulated keys; alone: no
+//	world [cards] [passphrase] [novault] [alone] [pair] [roles] [policy] [desk] [mail] SERIAL… nk-SERIAL…   start a desk with these emulated keys, YubiKeys and Nitrokeys (nk-SERIAL,model=3 is in a card reader); alone: no
 //	                                         central service; pair: two servers; roles: the user games is an officer, news an
 //	                                         approver, mail an auditor; policy: a user's last token, and the compromise of more
 //	                                         than one token, take a second officer; desk: it has a name; mail: holders are told
@@ -50,6 +51,7 @@ const patience = 20 * time.Second
 //	interrupting tokendesk …                 Ctrl-C at the first ●
 //	crashing tokendesk …                     kill the daemon at the first ●
 //	typed SERIAL short|long N NAME           touch N times into a window; the codes are $NAME1, $NAME2…
+//	said NAME                                $NAME is what was printed last
 //	emu ARG…                                 tokenemu
 //	daemon start|stop|kill                   the daemon; "! daemon start" expects it to fail
 //	configure OLD NEW                        change the configuration and start the daemon anew
@@ -103,6 +105,7 @@ func TestScripts(t *testing.T) {
 			"interrupting": cmdInterrupting,
 			"crashing":     cmdCrashing,
 			"typed":        cmdTyped,
+			"said":         cmdSaid,
 			"fob":          cmdFob,
 			"mailed":       cmdMailed,
 			"emu":          func(ts *testscript.TestScript, neg bool, args []string) { play(ts, neg, "tokenemu", args, nil) },
@@ -181,7 +184,11 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 		case "policy":
 			o.Config += "\n[policy]\napprove_last_token = true\napprove_compromise_over = 1\n"
 		default:
-			o.Keys = append(o.Keys, "serial="+arg)
+			if nitrokey, ok := strings.CutPrefix(arg, "nk-"); ok {
+				o.Nitrokeys = append(o.Nitrokeys, "serial="+nitrokey)
+			} else {
+				o.Keys = append(o.Keys, "serial="+arg)
+			}
 		}
 	}
 	if cards {
@@ -215,14 +222,14 @@ func awaitKeys(ts *testscript.TestScript) {
 	s := on(ts)
 	keys, err := s.Emulator.List(context.Background())
 	ts.Check(err)
-	var serials []device.Serial
+	var present []device.ID
 	for _, k := range keys {
 		if k.Present {
-			serials = append(serials, k.Serial)
+			present = append(present, k.Device)
 		}
 	}
-	if len(serials) > 0 {
-		ts.Check(s.AwaitKeys(context.Background(), serials...))
+	if len(present) > 0 {
+		ts.Check(s.AwaitDevices(context.Background(), present...))
 	}
 }
 
@@ -289,10 +296,22 @@ func isLong(ts *testscript.TestScript, word string) bool {
 
 func cmdTouching(ts *testscript.TestScript, neg bool, args []string) {
 	long := isLong(ts, args[1])
-	atTouch(ts, neg, args[2:], true, func(*os.Process) error {
-		_, err := on(ts).Emulator.Touch(context.Background(), args[0], long, 1)
-		return err
+	atTouch(ts, neg, args[2:], true, func(*os.Process) error { return touchUntilFelt(ts, args[0], long) })
+}
+
+// touchUntilFelt touches a key, again and again if nothing comes of it: a smart card may be about to ask for it only.
+func touchUntilFelt(ts *testscript.TestScript, key string, long bool) (err error) {
+	await(ts, "until the key has felt a touch", func(ctx context.Context) bool {
+		var felt []bussocket.Touch
+		felt, err = on(ts).Emulator.Touch(ctx, key, long, 1)
+		return err != nil || felt[0].To != bussocket.ToNobody
 	})
+	return err
+}
+
+// cmdSaid sets a variable to the last output.
+func cmdSaid(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
 func cmdPulling(ts *testscript.TestScript, neg bool, args []string) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -112,9 +113,13 @@ func remarks(out screen, k api.Key) string {
 		lines = append(lines, out.paint(text.FgRed, "its smart card: "+problem(harmless(k.Card.Problem), harmless(k.Card.Cure))))
 	}
 	if k.Unknown {
-		lines = append(lines, fmt.Sprintf("%s is unknown to this desk: tokendesk enroll --device %s makes a token of it", k.ID, k.ID))
+		lines = append(lines, fmt.Sprintf("%s is unknown to this desk: tokendesk enroll --device %s%s makes a token of it", k.ID, k.ID, firstApp(k)))
 	}
-	for _, s := range k.Slots {
+	tokens := k.Slots
+	for _, a := range k.Applets {
+		tokens = append(slices.Clip(tokens), a.Tokens...)
+	}
+	for _, s := range tokens {
 		if s.Due != "" {
 			lines = append(lines, s.Token+" "+s.Due)
 		}
@@ -125,7 +130,38 @@ func remarks(out screen, k api.Key) string {
 	return strings.Join(lines, "\n")
 }
 
-const slotWidth = 14
+// firstApp is the flag by which the first token of a key is enrolled; none for what is meant without one.
+func firstApp(k api.Key) string {
+	app := "oath:NAME"
+	if len(k.Slots) > 0 {
+		_, app, _ = strings.Cut(k.Slots[0].Token, "/")
+	}
+	if strings.HasPrefix(app, "otp") {
+		return ""
+	}
+	return " --app " + app
+}
+
+// Slots have a column each, as many as YubiKeys have; of a third one a note tells.
+const slotWidth, slotColumns = 14, 2
+
+// appletNotes say how an applet is, and what of it the desk has enrolled.
+func appletNotes(out screen, a api.Applet) (notes []string) {
+	name := strings.ToUpper(a.Name)
+	switch {
+	case a.Locked:
+		notes = append(notes, name+" locked")
+	case a.Used > 0 && a.Capacity > 0:
+		notes = append(notes, fmt.Sprintf("%s %d of %d", name, a.Used, a.Capacity))
+	case a.Used > 0:
+		notes = append(notes, fmt.Sprintf("%s %d", name, a.Used))
+	}
+	for _, t := range a.Tokens {
+		_, credential, _ := strings.Cut(t.Token, ":")
+		notes = append(notes, credential+" "+statusCell(out, t.Status, t.Owner))
+	}
+	return notes
+}
 
 func keyRow(out screen, k api.Key) []string {
 	name, model := k.ID, k.Model
@@ -136,6 +172,10 @@ func keyRow(out screen, k api.Key) []string {
 		model += " " + k.Firmware
 	}
 	cells := []string{name, model, "", "", cardCell(out, k.Card)}
+	var notes []string
+	if k.Emulated {
+		notes = append(notes, out.paint(text.FgMagenta, "EMULATED"))
+	}
 	for i, s := range k.Slots {
 		cell := "empty"
 		switch {
@@ -144,11 +184,14 @@ func keyRow(out screen, k api.Key) []string {
 		case s.Configured:
 			cell = "in use"
 		}
-		cells[2+i] = cell
+		if i < slotColumns {
+			cells[2+i] = cell
+		} else {
+			notes = append(notes, fmt.Sprintf("slot %d %s", i+1, cell))
+		}
 	}
-	var notes []string
-	if k.Emulated {
-		notes = append(notes, out.paint(text.FgMagenta, "EMULATED"))
+	for _, a := range k.Applets {
+		notes = append(notes, appletNotes(out, a)...)
 	}
 	if k.New {
 		notes = append(notes, "being identified")
@@ -222,7 +265,7 @@ func tokenPath(c *cli.Context) (string, error) {
 }
 
 // tokenName is the name of a token; where it has no application, the device is one itself.
-var tokenName = regexp.MustCompile(`^(yk-[0-9]{1,10})/(otp[12]|piv)$|^(fob-[0-9a-z]{1,20}|(?:mail|phone)-[0-9]{1,10})$`)
+var tokenName = regexp.MustCompile(`^([a-z]{2,8}-[0-9a-f]{1,10})/([a-z0-9]+(?::[a-z0-9._-]+)?)$|^(fob-[0-9a-z]{1,20}|(?:mail|phone)-[0-9]{1,10})$`)
 
 func pathOf(token string) (string, error) {
 	m := tokenName.FindStringSubmatch(token)

@@ -20,14 +20,14 @@ func workCommands() []*cli.Command {
 			Name: "enroll", Usage: "seal a fresh seed, program it, verify it, assign it, push it", Category: "Work", Action: enroll,
 			Flags: []cli.Flag{
 				&cli.StringFlag{Name: "device", Usage: "the inserted `DEVICE`; may be left out if only one is inserted"},
-				&cli.IntFlag{Name: "slot", Usage: "its OTP slot: 1 is typed by a short touch, 2 by a long one", Value: 2},
+				&cli.StringFlag{Name: "app", Usage: "its application: otp1 (typed by a short touch) or otp2 (a long one), hotp1 to hotp3, oath:NAME, or oath for oath:USER", Value: "otp2"},
 				&cli.StringFlag{Name: "user", Usage: "give it to `USER`; without it the token becomes stock"},
 				tenantFlag(),
 				&cli.IntFlag{Name: "digits", Usage: "6 or 8", Value: 6},
-				&cli.Uint64Flag{Name: "start-counter", Usage: "first moving factor, a multiple of 16"},
+				&cli.Uint64Flag{Name: "start-counter", Usage: "first moving factor; of a YubiKey's slots a multiple of 16"},
 				&cli.BoolFlag{Name: "identifier", Usage: "have the key type its token identifier before each code"},
 				&cli.BoolFlag{Name: "no-enter", Usage: "do not have the key press Enter after each code"},
-				&cli.BoolFlag{Name: "overwrite", Usage: "replace what the slot holds now"},
+				&cli.BoolFlag{Name: "overwrite", Usage: "replace what is there now"},
 				&cli.BoolFlag{Name: "typed", Usage: "verify by codes that the key types into this terminal, not by captured ones"},
 			},
 		},
@@ -39,7 +39,7 @@ func workCommands() []*cli.Command {
 				&cli.StringFlag{Name: "reason", Usage: "why, in `WORDS` for the audit trail and the receipt"},
 			},
 		},
-		testCommand(), resyncCommand(),
+		testCommand(), resyncCommand(), passwordCommand(), traceCommand(),
 	}
 }
 
@@ -54,8 +54,12 @@ func enroll(c *cli.Context) error {
 			return err
 		}
 	}
+	app, err := application(c)
+	if err != nil {
+		return err
+	}
 	e := api.Enroll{
-		Device: device, Slot: c.Int("slot"), User: c.String("user"), Digits: c.Int("digits"), StartCounter: c.Uint64("start-counter"),
+		Device: device, App: app, User: c.String("user"), Digits: c.Int("digits"), StartCounter: c.Uint64("start-counter"),
 		Identifier: c.Bool("identifier"), Enter: !c.Bool("no-enter"), Overwrite: c.Bool("overwrite"), Typed: c.Bool("typed"),
 		Tenant: c.String("tenant"),
 	}
@@ -65,21 +69,38 @@ func enroll(c *cli.Context) error {
 	if err := work(c, "/v1/enroll", e); err != nil || !e.Typed {
 		return err
 	}
-	return verifyTyped(c, fmt.Sprintf("%s/otp%d", device, c.Int("slot")))
+	return verifyTyped(c, device+"/"+app)
 }
 
-var deviceName = regexp.MustCompile(`^yk-[0-9]{1,10}$`)
+var (
+	deviceName     = regexp.MustCompile(`^(yk-[0-9]{1,10}|nk-[0-9a-f]{8})$`)
+	appName        = regexp.MustCompile(`^(otp[12]|hotp[1-3]|oath:[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?)$`)
+	credentialName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?$`)
+)
+
+// application is what --app names: a credential may be named by its user.
+func application(c *cli.Context) (string, error) {
+	app := c.String("app")
+	if app != "oath" {
+		return app, nil
+	}
+	name := strings.ToLower(c.String("user"))
+	if !credentialName.MatchString(name) {
+		return "", usage("say how the credential is to be called: --app oath:NAME, with up to 32 small letters, digits, and . _ - between them")
+	}
+	return "oath:" + name, nil
+}
 
 // sensible says in an officer's words what the daemon would refuse in a programmer's.
 func sensible(e api.Enroll) error {
 	switch {
 	case !deviceName.MatchString(e.Device):
 		return usage("%q is not a device: devices are named like yk-12345678; tokendesk devices shows them", e.Device)
-	case e.Slot != 1 && e.Slot != 2:
-		return usage("--slot is 1, for a short touch, or 2, for a long one; not %d", e.Slot)
+	case !appName.MatchString(e.App):
+		return usage("--app is otp1 or otp2 of a YubiKey, hotp1 to hotp3 of a Nitrokey, or oath:NAME; not %q", e.App)
 	case e.Digits != 6 && e.Digits != 8:
 		return usage("--digits is 6 or 8, not %d", e.Digits)
-	case e.StartCounter%16 != 0 || e.StartCounter > 1_048_560:
+	case strings.HasPrefix(e.App, "otp") && (e.StartCounter%16 != 0 || e.StartCounter > 1_048_560):
 		return usage("--start-counter is a multiple of 16 up to 1048560, not %d", e.StartCounter)
 	}
 	return sensibleUser(e.User)

@@ -28,6 +28,7 @@ func toPair(p *synctest.Pair, urls ...string) openldap.Config {
 }
 
 func TestConformanceOnTwoProviders(t *testing.T) {
+	t.Parallel() // it waits for replication and timeouts most of the time
 	synctest.Conformance(t, func(t *testing.T) (syncer.Connector, synctest.Service) {
 		p := startPair(t)
 		first, second := gate(t, p.Providers[0]), gate(t, p.Providers[1])
@@ -47,6 +48,7 @@ func flaky(t *testing.T, s *synctest.Slapd, seed uint64, rate float64) *synctest
 }
 
 func TestConformanceThroughFlaky(t *testing.T) {
+	t.Parallel()
 	injected := 0
 	synctest.ConformanceThrough(t, func(t *testing.T) (syncer.Connector, synctest.Service) {
 		s := start(t)
@@ -73,6 +75,7 @@ func (u unseen) Capabilities() syncer.Capabilities {
 
 // TLS handshakes that end in the middle, and whole packets that do.
 func TestConformanceThroughFlakyTLS(t *testing.T) {
+	t.Parallel()
 	synctest.ConformanceThrough(t, func(t *testing.T) (syncer.Connector, synctest.Service) {
 		s := start(t)
 		f := flaky(t, s, 2, 0.02)
@@ -83,6 +86,7 @@ func TestConformanceThroughFlakyTLS(t *testing.T) {
 }
 
 func TestConformanceOnTwoProvidersThroughFlaky(t *testing.T) {
+	t.Parallel() // it waits for replication and timeouts most of the time
 	synctest.ConformanceThrough(t, func(t *testing.T) (syncer.Connector, synctest.Service) {
 		p := startPair(t)
 		first, second := flaky(t, p.Providers[0], 3, 0.03), flaky(t, p.Providers[1], 4, 0.03)

@@ -115,9 +115,12 @@ type Key struct {
 	New      bool   `json:"new" doc:"Plugged in just now and still being identified"`
 	Unknown  bool   `json:"unknown,omitempty" doc:"The desk has no token of it, and never had"`
 	Slots    []Slot `json:"slots,omitempty"`
-	Card     *Card  `json:"card,omitempty" doc:"Its smart card; absent if none is seen"`
-	Problem  string `json:"problem,omitempty" doc:"Why the device cannot be used"`
-	Cure     string `json:"cure,omitempty" doc:"What to do about the problem, if that is known"`
+
+	Applets []Applet `json:"applets,omitempty" doc:"Applications with credentials, as far as they were seen"`
+
+	Card    *Card  `json:"card,omitempty" doc:"Its smart card; absent if none is seen"`
+	Problem string `json:"problem,omitempty" doc:"Why the device cannot be used"`
+	Cure    string `json:"cure,omitempty" doc:"What to do about the problem, if that is known"`
 }
 
 // Card is the smart card of an inserted key.
@@ -144,6 +147,15 @@ type Slot struct {
 	Status     string `json:"status,omitempty" doc:"Status in the inventory, absent if the desk did not enroll it"`
 	Owner      string `json:"owner,omitempty"`
 	Due        string `json:"due,omitempty" doc:"What is to be done with it next, if anything: it is unfinished, compromised, a leaver's, to be reseeded, expired, or not what the inventory says"`
+}
+
+// Applet is an application of an inserted key that holds credentials.
+type Applet struct {
+	Name     string `json:"name" example:"oath"`
+	Locked   bool   `json:"locked,omitempty" doc:"It tells nothing without its password"`
+	Used     int    `json:"used" doc:"Credentials in it, the desk's and others"`
+	Capacity int    `json:"capacity,omitempty" doc:"How many fit in, if that is known"`
+	Tokens   []Slot `json:"tokens,omitempty" doc:"Those of them that the desk has enrolled"`
 }
 
 // Keys lists inserted devices and why a bus shows none.
@@ -216,6 +228,7 @@ type Outcome struct {
 	Token   *Token   `json:"token,omitempty"`
 	Changes []Change `json:"changes,omitempty" doc:"What became of the changes for the central service"`
 	Text    string   `json:"text,omitempty"`
+	Trace   string   `json:"trace,omitempty" doc:"What went over the device's interface, in the format of package trace"`
 
 	Requests []PIVRequest  `json:"requests,omitempty" doc:"Certificate requests of the keys that were generated"`
 	Revoke   []Certificate `json:"revoke,omitempty" doc:"Certificates that are to be revoked at their issuers now"`
@@ -272,11 +285,11 @@ type Findings struct {
 
 // Enroll asks for a new token.
 type Enroll struct {
-	Device       string `json:"device" pattern:"^yk-[0-9]{1,10}$" example:"yk-12345678"`
-	Slot         int    `json:"slot" minimum:"1" maximum:"2"`
+	Device       string `json:"device" pattern:"^[a-z]{1,8}-[0-9a-f]{1,10}$" patternDescription:"the name of a device" example:"yk-12345678"`
+	App          string `json:"app" maxLength:"40" pattern:"^[a-z0-9]+(:[a-z0-9._-]+)?$" patternDescription:"the name of an application" example:"otp2" doc:"The application: otp1 or otp2 of a YubiKey, hotp1 to hotp3 of a Nitrokey, oath:NAME for a credential of an OATH applet"`
 	User         string `json:"user,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._@-]*$" doc:"Empty: as stock"`
 	Digits       int    `json:"digits" enum:"6,8"`
-	StartCounter uint64 `json:"start_counter,omitempty" maximum:"1048560" multipleOf:"16" doc:"First moving factor"`
+	StartCounter uint64 `json:"start_counter,omitempty" maximum:"9223372036854775807" doc:"First moving factor; the slots of YubiKeys take multiples of 16 up to 1048560"`
 	Identifier   bool   `json:"identifier,omitempty"`
 	Enter        bool   `json:"enter,omitempty"`
 	Overwrite    bool   `json:"overwrite,omitempty"`

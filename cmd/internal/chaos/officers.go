@@ -96,7 +96,7 @@ func (s *stage) meddle(ctx context.Context, r *rand.Rand) {
 }
 
 func (s *stage) enroll(ctx context.Context, k *key, r *rand.Rand) error {
-	e := api.Enroll{Device: string(k.token().Device()), Slot: slot, Digits: digits, Enter: true, Overwrite: true}
+	e := api.Enroll{Device: string(k.token().Device()), App: fmt.Sprintf("otp%d", slot), Digits: digits, Enter: true, Overwrite: true}
 	if r.IntN(4) > 0 {
 		e.User = pick(r, s.users)
 	}

@@ -257,7 +257,7 @@ func TestDaemonKilledInTheMiddle(t *testing.T) {
 		})
 	}()
 	<-watching
-	enroll := api.Enroll{Device: string(device.YubiKeyID(serial)), Slot: 2, Digits: 6}
+	enroll := api.Enroll{Device: string(device.YubiKeyID(serial)), App: "otp2", Digits: 6}
 	_, err = w.Client.Work(t.Context(), "/v1/enroll", enroll, func(p api.Progress) {
 		if p.Kind == "touch" {
 			w.KillDaemon()

@@ -60,7 +60,7 @@ func firstSlotOnly(ctx context.Context, s *stage) error {
 		return err
 	}
 	e := s.enrollment()
-	e.Slot = 1
+	e.App = "otp1"
 	_, err := s.work(ctx, "/v1/enroll", e)
 	return err
 }

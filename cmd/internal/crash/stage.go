@@ -195,7 +195,7 @@ func (s *stage) enroll(ctx context.Context, typed bool) error {
 }
 
 func (s *stage) enrollment() api.Enroll {
-	return api.Enroll{Device: string(device.YubiKeyID(s.key)), Slot: slot, User: s.user, Digits: 6, Enter: true}
+	return api.Enroll{Device: string(device.YubiKeyID(s.key)), App: fmt.Sprintf("otp%d", slot), User: s.user, Digits: 6, Enter: true}
 }
 
 // look returns the token as the desk has it.

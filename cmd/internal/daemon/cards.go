@@ -93,7 +93,7 @@ func (d *Daemon) checkCards(desk *localapi.Desk) (found []api.Finding) {
 	}
 	for _, k := range desk.Keys.List() {
 		switch {
-		case !k.OTP() || k.Card.Bus == "": // told of the key, or nothing to tell
+		case !k.HID() || k.Card.Bus == "": // told of the key, or nothing to tell
 		case k.Card.Problem != "":
 			found = append(found, bad("cards", k.Card.Cure, "the card of %s: %s", k.ID, k.Card.Problem))
 		default:

@@ -49,7 +49,7 @@ func TestKilledAfterEveryStep(t *testing.T) {
 			defer cancel()
 			s := serial(i)
 			first := enrollment(s, "alice")
-			first.Slot = 1
+			first.App = "otp1"
 			switch d.plan {
 			case "enroll":
 			case "replace":
@@ -124,7 +124,7 @@ func expectKilled(t *testing.T, w *world.World) {
 }
 
 func enrollment(s device.Serial, user string) api.Enroll {
-	return api.Enroll{Device: string(device.YubiKeyID(s)), Slot: 2, User: user, Digits: 6, Enter: true}
+	return api.Enroll{Device: string(device.YubiKeyID(s)), App: "otp2", User: user, Digits: 6, Enter: true}
 }
 
 func enroll(ctx context.Context, t *testing.T, w *world.World, s device.Serial, user string) {

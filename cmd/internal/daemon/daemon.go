@@ -27,7 +27,6 @@ import (
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/cmd/internal/localapi"
 	"tokendesk/device"
-	"tokendesk/device/otpslot"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
@@ -170,13 +169,7 @@ func (d *Daemon) work(desk *localapi.Desk, v *vault.Vault) {
 	desk.Runner = &provision.Runner{
 		Vault: v, Log: d.Log, Wake: desk.Outbox.Wake, Checkpoint: d.Checkpoint,
 		Open: func(ctx context.Context, id device.TokenID, fn func(device.HOTPToken, bool) error) error {
-			return desk.Keys.Use(ctx, id.Device(), func(_ context.Context, s *otpslot.Session, k keys.Key) error {
-				slot, err := s.Slot(id.Slot())
-				if err != nil {
-					return err
-				}
-				return fn(slot, k.Info.Emulated)
-			})
+			return desk.Keys.Use(ctx, id, func(_ context.Context, t device.HOTPToken, k keys.Key) error { return fn(t, k.Info.Emulated) })
 		},
 		FindUser: func(ctx context.Context, name string) (string, error) {
 			user, err := findUser(ctx, desk, name)

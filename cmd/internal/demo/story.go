@@ -48,7 +48,7 @@ func (s *story) play(ctx context.Context) error {
 	}{
 		{"Two blank keys are inserted", func() error { return s.seen(ctx, alicesKey, spareKey) }},
 		{"alice's key is programmed, verified by what it types, and pushed", func() error {
-			return s.desk(ctx, "enroll", "--device", string(device.YubiKeyID(alicesKey)), "--slot", "2", "--user", "alice")
+			return s.desk(ctx, "enroll", "--device", string(device.YubiKeyID(alicesKey)), "--app", "otp2", "--user", "alice")
 		}},
 		{"She logs in with her password and a code", func() error { return s.touchAndLogin(ctx, "alice", 1, true) }},
 		{"She logs in at the other server, which keeps that to itself", func() error {

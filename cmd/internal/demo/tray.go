@@ -63,7 +63,7 @@ func (s *story) fillTray(ctx context.Context) error {
 	g.SetLimit(atOnce)
 	for i, k := range s.drawer() {
 		g.Go(func() error {
-			_, err := s.run(enrolling, nil, s.handOn(enrolling, k.serial), "enroll", "--device", string(device.YubiKeyID(k.serial)), "--slot", "2", "--user", k.user)
+			_, err := s.run(enrolling, nil, s.handOn(enrolling, k.serial), "enroll", "--device", string(device.YubiKeyID(k.serial)), "--app", "otp2", "--user", k.user)
 			if err != nil {
 				return err
 			}

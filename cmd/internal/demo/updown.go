@@ -109,7 +109,7 @@ export LDAP_URI=%s
 # directory administrator: %s %s
 # try, with the lines above evaluated:
 #   tokendesk devices --watch                      tokenemu remove %s; tokenemu insert %s
-#   tokendesk enroll --device %s --slot 2 --user alice     tokenemu touch --long %s
+#   tokendesk enroll --device %s --app otp2 --user alice     tokenemu touch --long %s
 #   ldapwhoami -x -H $LDAP_URI -D %s -w bob-passwordCODE
 #   tokendesk list; tokendesk show %s/otp2; tokendesk status; tokendesk doctor; tokendesk drift; tokendesk outbox
 #   tokendesk lifecycle; tokendesk disable %s/otp2 --reason 'on leave'; tokendesk enable %s/otp2

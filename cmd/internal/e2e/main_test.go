@@ -149,7 +149,7 @@ func present(s device.Serial) string { return fmt.Sprintf("serial=%s,fw=5.4.3", 
 func tokenPath(s device.Serial) string { return fmt.Sprintf("/v1/tokens/%s/otp2", device.YubiKeyID(s)) }
 
 func enrollment(s device.Serial) api.Enroll {
-	return api.Enroll{Device: string(device.YubiKeyID(s)), Slot: 2, User: "alice", Digits: 6, Enter: true}
+	return api.Enroll{Device: string(device.YubiKeyID(s)), App: "otp2", User: "alice", Digits: 6, Enter: true}
 }
 
 // work has the daemon do something, and touches the key whenever it asks.

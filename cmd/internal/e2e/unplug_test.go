@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -158,7 +159,7 @@ func (d *desk) configured(s device.Serial) bool {
 	}
 	for _, k := range keys {
 		if k.Serial == s {
-			return k.Slot2
+			return slices.Contains(k.Holds, "otp2")
 		}
 	}
 	d.Fatalf("there is no key %s", s)

@@ -14,7 +14,7 @@ var errHere = errors.New("the key is here")
 func (r *Registry) Await(ctx context.Context, id device.ID) error {
 	for {
 		err := r.Watch(ctx, func(e Event) error {
-			if e.Kind != Removed && e.Key.ID == id && e.Key.Problem == "" && e.Key.OTP() {
+			if e.Kind != Removed && e.Key.ID == id && e.Key.Problem == "" && e.Key.HID() {
 				return errHere
 			}
 			return nil

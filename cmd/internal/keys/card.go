@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tokendesk/device"
+	"tokendesk/device/drivers"
 	"tokendesk/device/management"
 )
 
@@ -100,41 +101,64 @@ func (c card) ask(ctx context.Context, key *Key) error {
 		return err
 	}
 	defer opened.Close()
-	info, err := management.Read(ctx, opened)
+	session, err := drivers.OverCard(ctx, opened)
 	if err != nil {
 		return err
 	}
-	return take(info, key)
+	return c.take(ctx, session, key)
 }
 
 // take notes what a card has told of itself.
-func take(info management.Info, key *Key) error {
-	id := device.YubiKeyID(info.Serial)
-	switch {
-	case info.Serial == 0 && key.ID == "":
-		return &device.CureError{Err: errors.New("it does not tell its serial number"), Cure: "make that visible over USB, or use another key"}
-	case info.Serial != 0 && key.ID != "" && key.ID != id:
-		return &device.CureError{
-			Err:  fmt.Errorf("it is expected to be that of %s, and says it is that of %s", key.ID, id),
-			Cure: "pull it and insert it again",
-		}
-	case info.Serial != 0:
-		key.ID, key.Serial = id, info.Serial
+func (c card) take(ctx context.Context, s device.Session, key *Key) error {
+	id, err := s.Identify(ctx)
+	if err == nil {
+		err = take(id, key)
 	}
-	if info.Firmware != (device.Version{}) {
-		key.Firmware = info.Firmware
+	if err == nil {
+		key.Card.PIV = id.PIV
 	}
-	key.Card.PIV = info.PIV
-	return nil
+	return err
 }
 
-// lend opens the PIV application and makes sure whose it is.
+// lend opens the card, makes sure whose it is, and lends it or its PIV application.
 func (c card) lend(ctx context.Context, p *port, key *Key, req request) error {
 	opened, err := c.open(ctx, key.Info.Path)
 	if err != nil {
 		note(ctx, key, err)
 		return err
 	}
+	if req.piv != nil {
+		return c.lendPIV(ctx, opened, p, key, req)
+	}
+	defer opened.Close()
+	tapped := opened
+	if req.tap.Card != nil {
+		tapped = req.tap.Card(opened)
+	}
+	var s device.Session
+	if s, err = drivers.OverCard(ctx, opened); err == nil {
+		err = c.take(ctx, s, key)
+	}
+	if err == nil && req.tap.Card != nil {
+		s, err = drivers.OverCard(ctx, tapped)
+	}
+	if err != nil {
+		note(ctx, key, err)
+		return err
+	}
+	key.Problem, key.Cure = "", ""
+	defer func() { // whatever the work has done: it may have outlived its request
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterwards)
+		defer cancel()
+		if again, err := drivers.OverCard(after, opened); err == nil {
+			_ = c.take(after, again, key) // if not, the next look tells why
+		}
+	}()
+	return req.session(ctx, s, p.registry.lent(p, *key))
+}
+
+// lendPIV lends the PIV application of an opened card.
+func (c card) lendPIV(ctx context.Context, opened device.Card, p *port, key *Key, req request) error {
 	piv, err := c.PIV(ctx, opened, p.registry.wholeOf(p).Info.Emulated)
 	if err != nil {
 		opened.Close()
@@ -143,12 +167,15 @@ func (c card) lend(ctx context.Context, p *port, key *Key, req request) error {
 	}
 	defer piv.Close()
 	info := piv.Info()
-	info.PIV = true
-	if err := take(info, key); err != nil {
+	id := device.Identity{Serial: info.Serial, Firmware: info.Firmware, Holds: key.Holds}
+	if info.Serial != 0 {
+		id.ID = device.YubiKeyID(info.Serial)
+	}
+	if err := take(id, key); err != nil {
 		note(ctx, key, err)
 		return err
 	}
-	key.Problem, key.Cure = "", ""
+	key.Problem, key.Cure, key.Card.PIV = "", "", true
 	return req.piv(ctx, piv, p.registry.lent(p, *key))
 }
 
@@ -184,6 +211,9 @@ func again(ctx context.Context, err error, enough time.Time) bool {
 
 // hopeless tells whether another look at a card would find the same.
 func hopeless(err error) bool { return errors.Is(err, management.ErrNotYubiKey) }
+
+// ErrNoCards means that the desk looks for no smart cards.
+var ErrNoCards = errors.New("this desk looks for none")
 
 // UsePIV lends the PIV application of the key named id to fn, exclusively: meanwhile nobody uses the key's OTP application. It
 // ends when the card is gone or ctx ends. A card that was just plugged in is waited for. It fails with a *NoCardError if the
@@ -232,7 +262,7 @@ func (r *Registry) findCard(id device.ID) (found *port, until time.Time, err err
 	problem := r.cardProblem()
 	switch card := r.other(key); {
 	case r.cards.Bus == nil:
-		return nil, until, &device.CureError{Err: fmt.Errorf("no smart card of %s can be seen, as this desk looks for none", id), Cure: "say devices.pcsc = true in its configuration"}
+		return nil, until, &device.CureError{Err: fmt.Errorf("no smart card of %s can be seen: %w", id, ErrNoCards), Cure: "say devices.pcsc = true in its configuration"}
 	case key.isCard():
 		found = key
 	case card != nil && card.announced:

@@ -10,7 +10,6 @@ import (
 
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/device"
-	"tokendesk/device/otpslot"
 )
 
 // heldBus is a bus whose cards another program has while held is set: how long it takes to find that out.
@@ -63,7 +62,7 @@ func TestAHeldCardDoesNotHoldOtherKeys(t *testing.T) {
 	for range 3 {
 		await(t, h.began)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		if err := b.Use(ctx, bert, func(context.Context, *otpslot.Session, keys.Key) error { return nil }); err != nil {
+		if err := b.Use(ctx, device.SlotToken(bert, 2), func(context.Context, device.HOTPToken, keys.Key) error { return nil }); err != nil {
 			t.Errorf("after %d tries: %v", h.opened.Load(), err)
 		}
 		cancel()

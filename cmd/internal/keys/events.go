@@ -67,7 +67,7 @@ func (r *Registry) publish(first *port) {
 		switch {
 		case before[i] == nil:
 			r.send(Event{Kind: Added, Time: time.Now(), Key: n.key})
-		case before[i].key != n.key:
+		case !before[i].key.same(n.key):
 			r.send(Event{Kind: Changed, Time: time.Now(), Key: n.key})
 		}
 	}

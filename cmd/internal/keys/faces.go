@@ -8,8 +8,8 @@ import (
 	"tokendesk/device"
 )
 
-// isCard tells whether a port is that of a smart card, and not of an OTP application.
-func (p *port) isCard() bool { return !p.key.OTP() }
+// isCard tells whether a port is that of a smart card, and not an HID interface.
+func (p *port) isCard() bool { return !p.key.HID() }
 
 func (p *port) name() string { return portKey(p.key.Bus, p.key.Info.Path) }
 
@@ -66,7 +66,7 @@ func (r *Registry) likeliest(p *port) (best *port) {
 	return best
 }
 
-// principals are the ports by which keys are known, in the order of the keys' names: those of OTP applications, and of cards
+// principals are the ports by which keys are known, in the order of the keys' names: HID interfaces, and cards
 // without one. A card that is being identified may still turn out to be another face of a key.
 func (r *Registry) principals() (all []*port) {
 	for _, p := range r.ports {
@@ -95,6 +95,11 @@ func (r *Registry) whole(p *port) Key {
 		key.Card.Problem, key.Card.Cure = q.key.Problem, q.key.Cure
 		key.Info.Emulated = key.Info.Emulated || q.key.Card.Emulated
 		key.Card.Emulated = key.Info.Emulated
+		for _, h := range q.key.Holds {
+			if !slices.ContainsFunc(key.Holds, func(known device.Holding) bool { return known.Name == h.Name }) {
+				key.Holds = append(slices.Clip(key.Holds), h)
+			}
+		}
 		if key.ID == "" {
 			key.ID, key.Serial, key.Firmware = q.key.ID, q.key.Serial, q.key.Firmware
 		}
@@ -113,9 +118,10 @@ func (r *Registry) wholeOf(p *port) Key {
 func (r *Registry) lent(p *port, key Key) Key {
 	whole := r.wholeOf(p)
 	whole.ID, whole.Serial, whole.Firmware, whole.New = key.ID, key.Serial, key.Firmware, false
-	if key.OTP() {
-		whole.Configured, whole.Problem, whole.Cure = key.Configured, key.Problem, key.Cure
+	if key.HID() {
+		whole.Problem, whole.Cure = key.Problem, key.Cure
 	}
+	whole.Holds = key.Holds
 	return whole
 }
 
@@ -155,7 +161,7 @@ func twins(id device.ID, a, b Key) string {
 
 // where says where a key is that may have no name.
 func where(k Key) string {
-	if k.OTP() {
+	if k.HID() {
 		return fmt.Sprintf("%s port %s", k.Bus, k.Info.Port)
 	}
 	return fmt.Sprintf("%s reader %s", k.Bus, k.Card.Reader)

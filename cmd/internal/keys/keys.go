@@ -1,6 +1,6 @@
 // Package keys knows which keys are inserted and lends them out.
 //
-// One goroutine owns one face of a physical key: its OTP application, named by its bus and port, or its smart card, named by
+// One goroutine owns one face of a physical key: its HID interface, named by its bus and port, or its smart card, named by
 // its reader. It opens that to identify the key and when somebody wants to work with it, and closes it at once afterwards, so
 // that the key types normally, and serves other programs, at all other times. Faces are joined into one key by their USB port
 // where both tell it, and else by their serial numbers; what is, or may be, one key is never used by two faces at a time
@@ -11,6 +11,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,16 +31,16 @@ const (
 
 // Key is an inserted key.
 type Key struct {
-	ID         device.ID // empty until identified
-	Serial     device.Serial
-	Firmware   device.Version
-	Configured [2]bool // slots 1 and 2
-	Bus        string
-	Info       device.Info
-	Card       CardFace
-	Problem    string // why it cannot be used; of a key that is seen as a card only, why the card cannot
-	Cure       string // what to do about that, if it is known
-	New        bool   // not identified yet
+	ID       device.ID // empty until identified
+	Serial   device.Serial
+	Firmware device.Version
+	Holds    []device.Holding // what it holds, as far as the face that was opened last has told
+	Bus      string
+	Info     device.Info
+	Card     CardFace
+	Problem  string // why it cannot be used; of a key that is seen as a card only, why the card cannot
+	Cure     string // what to do about that, if it is known
+	New      bool   // not identified yet
 }
 
 // CardFace is the smart card of a key.
@@ -50,8 +52,17 @@ type CardFace struct {
 	Problem, Cure string
 }
 
-// OTP tells whether the key's OTP application is seen, or would be if it had no problem; otherwise only its card is.
-func (k Key) OTP() bool { return k.Card.Bus == "" || k.Bus != k.Card.Bus }
+// HID tells whether the key's HID interface is seen, or would be if it had no problem; otherwise only its card is.
+func (k Key) HID() bool { return k.Card.Bus == "" || k.Bus != k.Card.Bus }
+
+// same tells whether two keys do not differ in anything.
+func (k Key) same(other Key) bool {
+	if !slices.Equal(k.Holds, other.Holds) {
+		return false
+	}
+	k.Holds, other.Holds = nil, nil
+	return reflect.DeepEqual(k, other)
+}
 
 // Trouble is the problem and its cure in one clause; empty if the key can be used.
 func (k Key) Trouble() string {
@@ -92,7 +103,7 @@ func New(log *slog.Logger, buses ...device.Bus) *Registry {
 func (r *Registry) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, bus := range r.buses {
-		all.Go(func() { r.watchBus(ctx, otpBus{r, bus}) })
+		all.Go(func() { r.watchBus(ctx, hidBus{bus}) })
 	}
 	if r.cards.Bus != nil {
 		all.Go(func() { r.watchBus(ctx, cardBus{r.cards}) })
@@ -107,18 +118,15 @@ type bus interface {
 	watch(ctx context.Context, added func(Key, opener), removed func(path string)) error
 }
 
-// otpBus is a bus of OTP applications.
-type otpBus struct {
-	registry *Registry
-	device.Bus
-}
+// hidBus is a bus of HID interfaces.
+type hidBus struct{ device.Bus }
 
-func (b otpBus) watch(ctx context.Context, added func(Key, opener), removed func(path string)) error {
+func (b hidBus) watch(ctx context.Context, added func(Key, opener), removed func(path string)) error {
 	return b.Watch(ctx, func(e device.Event) {
 		if e.Removed {
 			removed(e.Info.Path)
 		} else {
-			added(Key{Bus: b.Name(), Info: e.Info}, otp{b.registry, b.Bus})
+			added(Key{Bus: b.Name(), Info: e.Info}, reports{b.Bus})
 		}
 	})
 }
@@ -226,7 +234,7 @@ func (r *Registry) drop(name string) {
 func (r *Registry) update(p *port, key Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ports[p.name()] != p || p.announced && p.key == key {
+	if r.ports[p.name()] != p || p.announced && p.key.same(key) {
 		return // pulled in the meantime, or no news
 	}
 	p.key, p.announced = key, true

@@ -3,6 +3,7 @@ package keys_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/device"
 	"tokendesk/device/emulator"
-	"tokendesk/device/otpslot"
 	"tokendesk/vault/secret"
 )
 
@@ -26,11 +26,11 @@ func TestEventsComeInOrder(t *testing.T) {
 	early := b.events()
 	added := b.arrives(early, anna)
 	if k := added.Key; k.Serial != 10000001 || k.Firmware != firmware || k.Bus != "emulator" || k.Info.Port != "emu1" ||
-		!k.Info.Emulated || k.Problem != "" || k.New || k.Configured != [2]bool{} {
+		!k.Info.Emulated || k.Problem != "" || k.New || configured(k) != [2]bool{} {
 		t.Errorf("%+v", k)
 	}
 	late := b.events()
-	if k := b.next(late, keys.Present, anna).Key; k != added.Key {
+	if k := b.next(late, keys.Present, anna).Key; !reflect.DeepEqual(k, added.Key) {
 		t.Errorf("present as %+v", k)
 	}
 	second.Insert()
@@ -40,12 +40,12 @@ func TestEventsComeInOrder(t *testing.T) {
 	if err := b.program(t.Context(), bert); err != nil {
 		t.Fatal(err)
 	}
-	if list := b.List(); len(list) != 2 || list[0].ID != anna || list[1].ID != bert || list[1].Configured != [2]bool{false, true} {
+	if list := b.List(); len(list) != 2 || list[0].ID != anna || list[1].ID != bert || configured(list[1]) != [2]bool{false, true} {
 		t.Errorf("after Use: %+v", list)
 	}
 	first.Remove()
 	for _, heard := range []<-chan keys.Event{early, late} {
-		if k := b.next(heard, keys.Changed, bert).Key; k.Configured != [2]bool{false, true} {
+		if k := b.next(heard, keys.Changed, bert).Key; configured(k) != [2]bool{false, true} {
 			t.Errorf("changed to %+v", k)
 		}
 		b.next(heard, keys.Removed, anna)
@@ -60,13 +60,9 @@ func TestEventsComeInOrder(t *testing.T) {
 
 // program writes slot 2 of a key.
 func (b *bench) program(ctx context.Context, id device.ID) error {
-	return b.Use(ctx, id, func(ctx context.Context, s *otpslot.Session, k keys.Key) error {
+	return b.Use(ctx, device.SlotToken(id, 2), func(ctx context.Context, slot device.HOTPToken, k keys.Key) error {
 		if k.ID != id {
 			b.t.Errorf("lent %s instead of %s", k.ID, id)
-		}
-		slot, err := s.Slot(2)
-		if err != nil {
-			return err
 		}
 		return slot.Program(ctx, device.HOTPConfig{Seed: secret.New([]byte("seed")), Digits: 6})
 	})
@@ -112,7 +108,7 @@ func TestPulledKeyEndsItsUse(t *testing.T) {
 	b.serve(key)
 	heard := b.events()
 	b.arrives(heard, anna)
-	err := b.Use(t.Context(), anna, func(ctx context.Context, _ *otpslot.Session, _ keys.Key) error {
+	err := b.Use(t.Context(), device.SlotToken(anna, 2), func(ctx context.Context, _ device.HOTPToken, _ keys.Key) error {
 		key.Remove()
 		await(t, ctx.Done())
 		return ctx.Err()
@@ -140,7 +136,7 @@ func TestUseIsExclusiveAndOrderly(t *testing.T) {
 	b.arrives(heard, anna)
 	inside, leave, done := make(chan bool, 1), make(chan bool), make(chan error, 1)
 	go func() {
-		done <- b.Use(context.Background(), anna, func(context.Context, *otpslot.Session, keys.Key) error {
+		done <- b.Use(context.Background(), device.SlotToken(anna, 2), func(context.Context, device.HOTPToken, keys.Key) error {
 			inside <- true
 			<-leave
 			return nil
@@ -157,7 +153,7 @@ func TestUseIsExclusiveAndOrderly(t *testing.T) {
 		t.Error(err)
 	}
 	mine := errors.New("mine")
-	err := b.Use(t.Context(), anna, func(context.Context, *otpslot.Session, keys.Key) error { return mine })
+	err := b.Use(t.Context(), device.SlotToken(anna, 2), func(context.Context, device.HOTPToken, keys.Key) error { return mine })
 	if !errors.Is(err, mine) {
 		t.Errorf("%v", err)
 	}
@@ -279,7 +275,7 @@ func TestAnAbsentBusIsNamedAndComesBack(t *testing.T) {
 	key.Insert()
 	b.arrives(heard, anna)
 
-	err := b.Use(t.Context(), anna, func(ctx context.Context, _ *otpslot.Session, _ keys.Key) error {
+	err := b.Use(t.Context(), device.SlotToken(anna, 2), func(ctx context.Context, _ device.HOTPToken, _ keys.Key) error {
 		stop()
 		await(t, ctx.Done())
 		return ctx.Err()
@@ -347,7 +343,7 @@ func TestStoppingEndsAUse(t *testing.T) {
 	b.arrives(b.events(), anna)
 	inside, done := make(chan bool, 1), make(chan error, 1)
 	go func() {
-		done <- b.Use(context.Background(), anna, func(ctx context.Context, _ *otpslot.Session, _ keys.Key) error {
+		done <- b.Use(context.Background(), device.SlotToken(anna, 2), func(ctx context.Context, _ device.HOTPToken, _ keys.Key) error {
 			inside <- true
 			<-ctx.Done()
 			return ctx.Err()

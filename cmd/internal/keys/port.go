@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"tokendesk/device"
-	"tokendesk/device/otpslot"
+	"tokendesk/device/drivers"
 )
 
 // afterwards bounds the look at a key after it was worked with.
@@ -28,10 +28,17 @@ type port struct {
 
 // request is somebody's wish to work with one face.
 type request struct {
-	ctx    context.Context
-	otp    func(ctx context.Context, s *otpslot.Session, k Key) error
-	piv    func(ctx context.Context, p device.PIV, k Key) error
-	result chan error
+	ctx     context.Context
+	tap     Tap
+	session func(ctx context.Context, s device.Session, k Key) error
+	piv     func(ctx context.Context, p device.PIV, k Key) error // instead, of a card
+	result  chan error
+}
+
+// Tap is put between a session and the device. Nil functions are none.
+type Tap struct {
+	Report func(device.Report) device.Report
+	Card   func(device.Card) device.Card
 }
 
 // opener opens one kind of face. What it learns of the key, its problem included, it writes into that.
@@ -101,29 +108,26 @@ func (p *port) serve(ctx context.Context, key *Key, req request) error {
 	return err
 }
 
-// otp opens OTP applications.
-type otp struct {
-	registry *Registry
-	bus      device.Bus
-}
+// reports opens HID interfaces.
+type reports struct{ bus device.Bus }
 
-func (o otp) look(ctx context.Context, p *port, key *Key) error {
+func (o reports) look(ctx context.Context, p *port, key *Key) error {
 	over, err := p.registry.turn(ctx, p)
 	if err != nil {
 		return err
 	}
 	defer over()
-	return o.open(ctx, p, key, func(context.Context, *otpslot.Session) error { return nil })
+	return o.open(ctx, p, key, nil, func(context.Context, device.Session) error { return nil })
 }
 
-func (o otp) lend(ctx context.Context, p *port, key *Key, req request) error {
-	return o.open(ctx, p, key, func(ctx context.Context, s *otpslot.Session) error {
-		return req.otp(ctx, s, p.registry.lent(p, *key))
+func (o reports) lend(ctx context.Context, p *port, key *Key, req request) error {
+	return o.open(ctx, p, key, req.tap.Report, func(ctx context.Context, s device.Session) error {
+		return req.session(ctx, s, p.registry.lent(p, *key))
 	})
 }
 
-// open opens the key, makes sure who it is, lets fn work, and looks at the slots afterwards.
-func (o otp) open(ctx context.Context, p *port, key *Key, fn func(context.Context, *otpslot.Session) error) error {
+// open opens the key, makes sure who it is, lets fn work, and looks at what it holds afterwards.
+func (o reports) open(ctx context.Context, p *port, key *Key, tap func(device.Report) device.Report, fn func(context.Context, device.Session) error) error {
 	report, err := o.bus.Open(ctx, key.Info.Path)
 	if err != nil {
 		note(ctx, key, err)
@@ -131,10 +135,10 @@ func (o otp) open(ctx context.Context, p *port, key *Key, fn func(context.Contex
 	}
 	defer func() {
 		if err := report.Close(); err != nil && !errors.Is(err, device.ErrGone) {
-			p.registry.log.Warn("cannot give the keyboard back", "key", key.ID, "error", err)
+			p.registry.log.Warn("cannot give the key back", "key", key.ID, "error", err)
 		}
 	}()
-	s := otpslot.New(report)
+	s := drivers.OverReport(key.Info, report)
 	if err := identify(ctx, s, key); err != nil {
 		note(ctx, key, err)
 		return err
@@ -147,6 +151,9 @@ func (o otp) open(ctx context.Context, p *port, key *Key, fn func(context.Contex
 			note(context.WithoutCancel(after), key, err) // here a timeout is the key's
 		}
 	}()
+	if tap != nil {
+		return fn(ctx, drivers.OverReport(key.Info, tap(report)))
+	}
 	return fn(ctx, s)
 }
 
@@ -159,23 +166,36 @@ func note(ctx context.Context, key *Key, err error) {
 	key.Problem = where(*key) + ": " + key.Problem
 }
 
-func identify(ctx context.Context, s *otpslot.Session, key *Key) error {
-	status, err := s.Status(ctx)
-	if err != nil {
-		return err
+// identify asks a key who it is and what it holds.
+func identify(ctx context.Context, s device.Session, key *Key) error {
+	id, err := s.Identify(ctx)
+	if err == nil {
+		err = take(id, key)
 	}
-	serial, err := s.Serial(ctx)
-	if err != nil {
-		return err
-	}
-	id := device.YubiKeyID(serial)
-	if key.ID != "" && key.ID != id {
+	return err
+}
+
+// take notes what a key has told of itself. It has to be the one that it was before.
+func take(id device.Identity, key *Key) error {
+	switch {
+	case id.ID == "" && key.ID == "":
+		return &device.CureError{Err: errors.New("it does not tell its serial number"), Cure: "make that visible over USB, or use another key"}
+	case id.ID != "" && key.ID != "" && key.ID != id.ID && !key.HID():
 		return &device.CureError{
-			Err:  fmt.Errorf("the key on this port was %s and now says it is %s", key.ID, id),
+			Err:  fmt.Errorf("it is expected to be that of %s, and says it is that of %s", key.ID, id.ID),
 			Cure: "pull it and insert it again",
 		}
+	case id.ID != "" && key.ID != "" && key.ID != id.ID:
+		return &device.CureError{
+			Err:  fmt.Errorf("the key on this port was %s and now says it is %s", key.ID, id.ID),
+			Cure: "pull it and insert it again",
+		}
+	case id.ID != "":
+		key.ID, key.Serial = id.ID, id.Serial
 	}
-	key.ID, key.Serial, key.Firmware = id, serial, status.Firmware
-	key.Configured = [2]bool{status.Configured(1), status.Configured(2)}
+	if id.Firmware != (device.Version{}) {
+		key.Firmware = id.Firmware
+	}
+	key.Holds = id.Holds
 	return nil
 }

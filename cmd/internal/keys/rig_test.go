@@ -167,3 +167,13 @@ func (b *bench) arrives(from <-chan keys.Event, id device.ID) keys.Event {
 	}
 	return e
 }
+
+// configured tells which slots of a key hold something.
+func configured(k keys.Key) (slots [2]bool) {
+	for _, h := range k.Holds {
+		for i, name := range []string{"otp1", "otp2"} {
+			slots[i] = slots[i] || h.Name == name && h.Configured
+		}
+	}
+	return slots
+}

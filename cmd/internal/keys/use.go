@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"tokendesk/device"
-	"tokendesk/device/otpslot"
 )
 
 // AbsentError says that a device is not inserted.
@@ -33,14 +33,40 @@ func (e *AbsentError) Error() string {
 // Unwrap lets an absent device count as an unplugged one.
 func (e *AbsentError) Unwrap() error { return device.ErrGone }
 
-// Use lends the key named id to fn, exclusively. The session ends when the key is pulled or ctx ends.
+// Use lends a token to fn, exclusively, through the best face of its device that is seen. It ends when that is pulled or ctx ends.
 // A key that was just plugged in is waited for.
-func (r *Registry) Use(ctx context.Context, id device.ID, fn func(ctx context.Context, s *otpslot.Session, k Key) error) error {
-	p, err := r.seek(ctx, func() (*port, time.Time, error) { return r.findOTP(id) })
+func (r *Registry) Use(ctx context.Context, id device.TokenID, fn func(ctx context.Context, t device.HOTPToken, k Key) error) error {
+	return r.UseTapped(ctx, id, Tap{}, fn)
+}
+
+// UseTapped is Use with a tap between the driver and the device.
+func (r *Registry) UseTapped(ctx context.Context, id device.TokenID, tap Tap, fn func(ctx context.Context, t device.HOTPToken, k Key) error) error {
+	p, err := r.seek(ctx, func() (*port, time.Time, error) { return r.findToken(id) })
 	if err != nil {
 		return err
 	}
-	return r.ask(id, p, request{ctx: ctx, otp: fn, result: make(chan error, 1)})
+	return r.ask(id.Device(), p, request{ctx: ctx, tap: tap, result: make(chan error, 1), session: func(ctx context.Context, s device.Session, k Key) error {
+		t, err := s.Token(ctx, id)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, t, k)
+	}})
+}
+
+// UseLister lends what tells which credentials a device holds.
+func (r *Registry) UseLister(ctx context.Context, id device.ID, fn func(ctx context.Context, l device.Lister, k Key) error) error {
+	p, err := r.seek(ctx, func() (*port, time.Time, error) { return r.findCard(id) })
+	if err != nil {
+		return err
+	}
+	return r.ask(id, p, request{ctx: ctx, result: make(chan error, 1), session: func(ctx context.Context, s device.Session, k Key) error {
+		l, ok := s.(device.Lister)
+		if !ok {
+			return fmt.Errorf("%s holds no credentials: %w", id, device.ErrNoApplication)
+		}
+		return fn(ctx, l, k)
+	}})
 }
 
 // ask has the owner of a port serve a request.
@@ -89,13 +115,33 @@ func (r *Registry) seek(ctx context.Context, find func() (*port, time.Time, erro
 	}
 }
 
-// findOTP returns the OTP application of the key named id, or until when it may yet be known.
-func (r *Registry) findOTP(id device.ID) (*port, time.Time, error) {
-	p, until, err := r.findKey(id)
-	if err == nil && p.isCard() {
-		return nil, p.plugged.Add(cardComes), &AbsentError{ID: id, Card: true}
+// findToken returns the face of a device through which a token is reached, or until when it may yet be seen.
+func (r *Registry) findToken(id device.TokenID) (*port, time.Time, error) {
+	row, _ := device.ApplicationOf(id)
+	if !slices.Contains(row.Faces, device.Reports) {
+		return r.findCard(id.Device())
 	}
-	return p, until, err
+	p, until, err := r.findKey(id.Device())
+	if err != nil {
+		return nil, until, err
+	}
+	if !p.isCard() {
+		return cmp.Or(r.instead(p, row), p), until, nil
+	}
+	until = p.plugged.Add(cardComes) // the other face may still be coming
+	if slices.Contains(row.Faces, device.Cards) && !until.After(time.Now()) {
+		return p, time.Time{}, nil
+	}
+	return nil, until, &AbsentError{ID: id.Device(), Card: true}
+}
+
+// instead is the card of a key whose HID interface cannot be opened, for a token that is reached through either.
+func (r *Registry) instead(p *port, row device.Application) *port {
+	card := r.other(p)
+	if card == nil || !card.announced || card.key.Problem != "" || p.key.Info.Problem == "" || !slices.Contains(row.Faces, device.Cards) {
+		return nil
+	}
+	return card
 }
 
 // findKey returns the port by which the key named id is known, or until when it may yet be known.

@@ -99,7 +99,7 @@ func capturedKey(p provision.Progress) api.CaptureEvent {
 // usable are the inserted keys that can be opened.
 func (d *Desk) usable() (all []device.ID) {
 	for _, k := range d.Keys.List() {
-		if k.ID != "" && k.Problem == "" && k.OTP() {
+		if k.ID != "" && k.Problem == "" && k.HID() && device.SlotToken(k.ID, 1).Programmable() {
 			all = append(all, k.ID)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/device"
+	"tokendesk/device/trace"
 	"tokendesk/provision"
 	syncer "tokendesk/sync"
 	"tokendesk/vault"
@@ -67,9 +68,9 @@ func (d *Desk) classified(err error) *api.Error {
 		return api.Errorf(api.NotFound, "no such token in the inventory: tokendesk list shows them all")
 	case errors.As(err, &miss):
 		return missed(miss)
-	case is(provision.ErrMismatch, device.ErrNoTouch, device.ErrAttestation), errors.As(err, &pin) && pin.Retries > 0:
+	case is(provision.ErrMismatch, device.ErrNoTouch, device.ErrAttestation, trace.ErrForeign), errors.As(err, &pin) && pin.Retries != 0, is(provision.ErrCodesWanted):
 		code = api.NotVerified
-	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins), pin != nil, errors.Is(err, errNoPIV),
+	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins), pin != nil, errors.Is(err, errNoPIV), is(device.ErrLocked, device.ErrFull, device.ErrNoApplication, keys.ErrNoCards),
 		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt, device.ErrMute, device.ErrManagementKey, provision.ErrNoCard):
 		code = api.Device
 	default:

@@ -19,7 +19,7 @@ import (
 func (d *desk) enrollBoth() (first, second string) {
 	d.Helper()
 	d.enroll()
-	_, err := d.Client.Work(d.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), Slot: 1, Digits: 6}, d.touch)
+	_, err := d.Client.Work(d.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), App: "otp1", Digits: 6}, d.touch)
 	d.must(nil, err)
 	return string(device.SlotToken(device.YubiKeyID(keySerial), 1)), token
 }
@@ -93,7 +93,7 @@ func TestTypes(t *testing.T) {
 	d.enroll()
 	var all api.Types
 	d.get("/v1/types", &all)
-	if len(all.Types) != 5 || all.Types[0].Code != "yubikey-hotp" || all.Types[0].Name == "" || all.Types[0].Retired || !all.Types[0].Offered || all.Types[2].Offered || !slices.Contains(all.Types[0].Actions, "resync") {
+	if len(all.Types) != 7 || all.Types[0].Code != "yubikey-hotp" || all.Types[0].Name == "" || all.Types[0].Retired || !all.Types[0].Offered || all.Types[4].Offered || !slices.Contains(all.Types[0].Actions, "resync") {
 		t.Errorf("the types: %+v", all)
 	}
 	var shown api.Token
@@ -109,7 +109,7 @@ func TestTypes(t *testing.T) {
 	if d.get("/v1/tokens/"+token, &shown); shown.TypeName != "Touch key" || shown.OutOfDate != "Touch key is retired: register a passkey instead" {
 		t.Errorf("a token of a retired type: %+v", shown)
 	}
-	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), Slot: 1, Digits: 6}, d.touch)
+	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), App: "otp1", Digits: 6}, d.touch)
 	d.expect(err, api.Refused, "register a passkey instead")
 }
 

@@ -129,7 +129,7 @@ func (d *desk) ask(method, path string, header http.Header, body []byte) answere
 // enroll enrolls the key as stock.
 func (d *desk) enroll() {
 	d.Helper()
-	_, err := d.Client.Work(d.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), Slot: 2, Digits: 6}, d.touch)
+	_, err := d.Client.Work(d.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), App: "otp2", Digits: 6}, d.touch)
 	if err != nil {
 		d.Fatal(err)
 	}

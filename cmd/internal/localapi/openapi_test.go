@@ -131,6 +131,7 @@ var promised = map[string]string{
 	"POST /v1/tokens/{device}/{application}/resolve":  "application/x-ndjson",
 	"POST /v1/tokens/{device}/{application}/test":     "application/x-ndjson",
 	"POST /v1/tokens/{device}/{application}/resync":   "application/x-ndjson",
+	"POST /v1/tokens/{device}/{application}/trace":    "application/x-ndjson",
 	"GET /v1/piv/{device}":                            "application/json",
 	"POST /v1/piv/{device}/provision":                 "application/x-ndjson",
 	"POST /v1/piv/{device}/csr":                       "application/json",

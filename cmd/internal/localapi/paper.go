@@ -138,13 +138,13 @@ func actAt(tx *vault.Tx, seq uint64) (found audit.Entry, err error) {
 
 // serialOf is the number that is printed on a token's device; empty if nothing has one.
 func serialOf(id device.TokenID, known device.Serial) string {
-	if known != 0 {
+	if known != 0 && id.Device().Family() == device.YubiKey {
 		return known.String()
 	}
-	if f := id.Device().Family(); f != device.YubiKey && f != device.Fob {
+	family, number, _ := strings.Cut(string(id.Device()), "-")
+	if f := device.Family(family); f == device.Mail || f == device.Phone {
 		return ""
 	}
-	_, number, _ := strings.Cut(string(id.Device()), "-")
 	return number
 }
 

@@ -69,7 +69,7 @@ func (d *Desk) place(ctx context.Context, in *onToken[api.Codes], p placing, tel
 	if err := d.Runner.Ready(id, p.action); err != nil {
 		return api.Outcome{}, err
 	}
-	if in.Body.Capture && id.Device().Family() != device.YubiKey {
+	if in.Body.Capture && !id.Programmable() {
 		return api.Outcome{}, api.Errorf(api.Refused, "%s types nothing: give the codes that it shows", id)
 	}
 	attempt, err := d.Outbox.Begin(ctx, officer(ctx), id)

@@ -16,8 +16,8 @@ const maxBody = 64 << 10
 
 // TokenPath (exported, or the router would not fill it when embedded) is in the path of every operation on one token.
 type TokenPath struct {
-	Device      string `path:"device" pattern:"^(yk-[0-9]{1,10}|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" doc:"Device name" example:"yk-12345678"`
-	Application string `path:"application" enum:"otp1,otp2,piv,token" doc:"Application on the device; token: the device is one itself"`
+	Device      string `path:"device" pattern:"^([a-z]{2,8}-[0-9a-f]{1,10}|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" doc:"Device name" example:"yk-12345678"`
+	Application string `path:"application" maxLength:"40" pattern:"^[a-z0-9]+(:[a-z0-9._-]+)?$" patternDescription:"the name of an application" doc:"Application on the device: otp1, otp2, hotp1 to hotp3, oath:NAME, piv; token: the device is one itself" example:"otp2"`
 }
 
 type (
@@ -112,6 +112,9 @@ func (d *Desk) routes() http.Handler {
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/test", "test", "Check one code; consumes it", d.test)
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
 	d.routeResyncBatch(a, officers.inTenants())
+	d.routePassword(a, officers.inTenants())
+	work(a, d, officers, "/v1/tokens/{device}/{application}/trace", "trace", "Record the traffic of an enroll with a published seed, on a token that nobody has", d.recordTrace)
+	get(a, d, everyone, "/v1/oath/{device}", "oath", "What an OATH applet holds", d.listOATH)
 	d.routePIV(a)
 	capture(a, d, officers.inTenants(), "/v1/resync/capture", "resync-capture", "Find the counters of all inserted keys from codes that they type", d.resyncTray)
 	capture(a, d, officers.inTenants(), "/v1/identify/capture", "identify-capture", "Say whose the inserted key is that types codes", d.identifyKey)

@@ -125,8 +125,10 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 	}
 	if m, ok := device.FindModel(k.Info.Vendor, k.Info.Product); ok {
 		out.Model = m.Name
-	} else if !k.OTP() && k.ID != "" {
+	} else if !k.HID() && k.ID.Family() == device.YubiKey {
 		out.Model = "YubiKey"
+	} else if !k.HID() && k.ID.Family() == device.Nitrokey {
+		out.Model = "Nitrokey 3"
 	}
 	if c := k.Card; c.Bus != "" {
 		out.Card = &api.Card{Reader: c.Reader, Emulated: c.Emulated, Problem: c.Problem, Cure: c.Cure}
@@ -135,9 +137,11 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 		return out, nil
 	}
 	out.Firmware = k.Firmware.String()
-	for slot, configured := range k.Configured {
-		if k.OTP() {
-			out.Slots = append(out.Slots, api.Slot{Token: string(device.SlotToken(k.ID, slot+1)), Configured: configured})
+	for _, h := range k.Holds {
+		if id := device.AppToken(k.ID, h.Name); id.Programmable() {
+			out.Slots = append(out.Slots, api.Slot{Token: string(id), Configured: h.Configured})
+		} else {
+			out.Applets = append(out.Applets, api.Applet{Name: h.Name, Locked: h.Locked, Used: h.Used, Capacity: h.Capacity})
 		}
 	}
 	if out.Card != nil && k.Card.PIV {
@@ -152,6 +156,13 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 			}
 			out.Slots[i], out.Unknown = slot, out.Unknown && !known
 		}
+		for i := range out.Applets {
+			known, err := d.enrolledIn(ctx, tx, k, &out.Applets[i])
+			if err != nil {
+				return err
+			}
+			out.Unknown = out.Unknown && !known
+		}
 		if out.Card == nil || out.Card.PIV == nil {
 			return nil
 		}
@@ -164,6 +175,24 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 		err = nil // the key is there all the same
 	}
 	return out, err
+}
+
+// enrolledIn adds to an applet of a key its tokens that are in the inventory.
+func (d *Desk) enrolledIn(ctx context.Context, tx *vault.Tx, k keys.Key, a *api.Applet) (known bool, err error) {
+	for t, err := range tx.AllTokens(vault.Filter{Serial: k.Serial, Limit: 100}) {
+		if err != nil {
+			return known, err
+		}
+		if t.ID.Device() != k.ID || !strings.HasPrefix(string(t.ID), string(device.AppToken(k.ID, a.Name+":"))) {
+			continue
+		}
+		slot, here, err := d.recognize(ctx, tx, t.ID, slotUnseen)
+		if err != nil {
+			return known, err
+		}
+		a.Tokens, known = append(a.Tokens, slot), known || here
+	}
+	return known, nil
 }
 
 func (d *Desk) show(ctx context.Context, in *TokenPath) (api.Token, error) {

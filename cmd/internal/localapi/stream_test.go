@@ -28,7 +28,7 @@ func TestHangingUpInAnEnroll(t *testing.T) {
 	id := string(device.YubiKeyID(keySerial))
 	ctx, hangUp := context.WithCancel(t.Context())
 	defer hangUp()
-	_, err := d.Client.Work(ctx, "/v1/enroll", api.Enroll{Device: id, Slot: 2, Digits: 6, Enter: true}, func(p api.Progress) {
+	_, err := d.Client.Work(ctx, "/v1/enroll", api.Enroll{Device: id, App: "otp2", Digits: 6, Enter: true}, func(p api.Progress) {
 		if p.Kind == "touch" {
 			hangUp()
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tokendesk/cmd/internal/api"
+	"tokendesk/device"
 	"tokendesk/provision"
 	"tokendesk/vault"
 )
@@ -22,20 +23,20 @@ type Naming struct {
 	Offered     bool   // of a type whose codes are sent: somebody sends them
 }
 
-// names is what types are called where the administrator says nothing.
+// names is what types are called where the administrator says nothing, beside those of package device.
 var names = map[string]Naming{
-	provision.TypeYubiKey: {Name: "YubiKey (HOTP)", Description: "A YubiKey that types a one-time password when it is touched"},
-	provision.TypeFob:     {Name: "Fob (HOTP)", Description: "A fob that shows a one-time password, and has come with its seed"},
-	provision.TypePIV:     {Name: "YubiKey (PIV)", Description: "Keys on a YubiKey's smart card that log in by certificates"},
-	provision.TypeMail:    {Name: "Mail", Description: "One-time passwords that are sent by mail"},
-	provision.TypePhone:   {Name: "Phone", Description: "One-time passwords that are sent to a telephone"},
+	provision.TypeFob:   {Name: "Fob (HOTP)", Description: "A fob that shows a one-time password, and has come with its seed"},
+	provision.TypePIV:   {Name: "YubiKey (PIV)", Description: "Keys on a YubiKey's smart card that log in by certificates"},
+	provision.TypeMail:  {Name: "Mail", Description: "One-time passwords that are sent by mail"},
+	provision.TypePhone: {Name: "Phone", Description: "One-time passwords that are sent to a telephone"},
 }
 
 // naming is a type as it is shown.
 func (d *Desk) naming(code string) Naming {
 	n := d.Types[code]
-	n.Name = cmp.Or(n.Name, names[code].Name, code)
-	n.Description = cmp.Or(n.Description, names[code].Description)
+	t := device.Types[code]
+	n.Name = cmp.Or(n.Name, names[code].Name, t.Name, code)
+	n.Description = cmp.Or(n.Description, names[code].Description, t.Description)
 	return n
 }
 

@@ -112,7 +112,7 @@ func (d *desk) recorded(action, outcome string) (found *api.Act) {
 
 func TestLockedDeskShowsWhatWaits(t *testing.T) {
 	d := start(t, world.Options{NoCentral: true, PIN: goodPIN})
-	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), Slot: 2, User: "alice", Digits: 6}, d.touch)
+	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: string(device.YubiKeyID(keySerial)), App: "otp2", User: "alice", Digits: 6}, d.touch)
 	d.must(nil, err)
 	token := "/v1/tokens/" + string(device.SlotToken(device.YubiKeyID(keySerial), 2))
 	d.ordered("disable", api.Order{Reason: "on leave"})
@@ -269,7 +269,7 @@ func TestLockUnderWork(t *testing.T) {
 	id := string(device.YubiKeyID(keySerial))
 	forced := make(chan error, 1)
 	touches := 0
-	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: id, Slot: 2, Digits: 6}, func(p api.Progress) {
+	_, err := d.Client.Work(t.Context(), "/v1/enroll", api.Enroll{Device: id, App: "otp2", Digits: 6}, func(p api.Progress) {
 		if p.Kind != "touch" {
 			return
 		}

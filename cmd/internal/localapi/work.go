@@ -3,7 +3,6 @@ package localapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"tokendesk/cmd/internal/api"
@@ -39,7 +38,7 @@ func (p *TokenPath) concerns() ([]device.TokenID, error) {
 type enrollment struct{ Body api.Enroll }
 
 func (e *enrollment) id() (device.TokenID, error) {
-	return device.ParseTokenID(fmt.Sprintf("%s/otp%d", e.Body.Device, e.Body.Slot))
+	return device.ParseTokenID(e.Body.Device + "/" + e.Body.App)
 }
 
 func (e *enrollment) concerns() ([]device.TokenID, error) {
@@ -54,7 +53,7 @@ func (d *Desk) enroll(ctx context.Context, in *enrollment, tell provision.Tell) 
 		return api.Outcome{}, api.Errorf(api.Refused, "%s", why)
 	}
 	if err != nil {
-		return api.Outcome{}, api.Errorf(api.Invalid, "the device is not named by a YubiKey's serial number, such as yk-12345678")
+		return api.Outcome{}, api.Errorf(api.Invalid, "there is no such token: devices are named by their serial numbers, such as yk-12345678, and their applications otp1, otp2, hotp1 to hotp3 or oath:NAME")
 	}
 	tenant, err := d.homeOf(ctx, e.Tenant)
 	if err != nil {

@@ -16,11 +16,20 @@ import (
 	"tokendesk/sync/synctest"
 )
 
-// AwaitKeys waits until the desk has identified keys.
+// AwaitKeys waits until the desk has identified YubiKeys.
 func (w *World) AwaitKeys(ctx context.Context, serials ...device.Serial) error {
-	missing := map[string]bool{}
+	var ids []device.ID
 	for _, s := range serials {
-		missing[string(device.YubiKeyID(s))] = true
+		ids = append(ids, device.YubiKeyID(s))
+	}
+	return w.AwaitDevices(ctx, ids...)
+}
+
+// AwaitDevices waits until the desk has identified devices.
+func (w *World) AwaitDevices(ctx context.Context, ids ...device.ID) error {
+	missing := map[string]bool{}
+	for _, id := range ids {
+		missing[string(id)] = true
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()

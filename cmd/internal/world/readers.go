@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"tokendesk/device/pcsctest"
 )
@@ -21,7 +22,7 @@ const (
 // machine's own pcscd finds: that is started if it does not run.
 func (w *World) startReaders() (err error) {
 	switch {
-	case w.options.Cards == 0:
+	case w.options.Cards+w.cardsOnly() == 0:
 		return nil
 	case w.options.Officer != nil:
 		return w.startSystemReaders()
@@ -30,7 +31,7 @@ func (w *World) startReaders() (err error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	w.Readers, err = pcsctest.Start(dir, w.options.Cards)
+	w.Readers, err = pcsctest.Start(dir, w.options.Cards+w.cardsOnly())
 	return err
 }
 
@@ -60,6 +61,31 @@ func (w *World) withCard(i int, key string) string {
 		return key + ",product=0405" // OTP and CCID
 	}
 	return fmt.Sprintf("%s,vpcd=127.0.0.1:%d", key, w.Readers.Ports[i])
+}
+
+// cardsOnly is how many of the Nitrokeys are smart cards and nothing else. Their readers come after those of keys.
+func (w *World) cardsOnly() (n int) {
+	for _, key := range w.options.Nitrokeys {
+		if isCardOnly(key) {
+			n++
+		}
+	}
+	return n
+}
+
+func isCardOnly(nitrokey string) bool { return strings.Contains(nitrokey, "model=3") }
+
+// nitrokeys are what tokenemu is told of them.
+func (w *World) nitrokeys() (args []string) {
+	next := w.options.Cards
+	for _, key := range w.options.Nitrokeys {
+		if isCardOnly(key) && w.Readers != nil {
+			key = fmt.Sprintf("%s,vpcd=127.0.0.1:%d", key, w.Readers.Ports[next])
+			next++
+		}
+		args = append(args, "--nitrokey", key)
+	}
+	return args
 }
 
 func (w *World) readersConfig() string {

@@ -40,6 +40,7 @@ type Options struct {
 	Bin        string   // directory of tokendesk, tokendeskd and tokenemu
 	Keys       []string // as tokenemu's --yubikey takes them: "serial=10000001,fw=5.4.3"
 	Cards      int      // so many of the keys, the first ones, are in card readers, too
+	Nitrokeys  []string // as tokenemu's --nitrokey takes them: "serial=00005d19"; those with model=3 are in card readers
 	Passphrase bool     // seal the vault by a passphrase instead of a TPM
 	PIN        string   // of the vault, or its passphrase; without one a vault with a TPM opens by itself
 	NoVault    bool     // leave it to the caller to make one
@@ -197,6 +198,7 @@ func (w *World) startEmulator() (err error) {
 	for i, key := range w.options.Keys {
 		args = append(args, "--yubikey", w.withCard(i, key))
 	}
+	args = append(args, w.nitrokeys()...)
 	w.tokens, err = w.run(exec.Command(filepath.Join(w.Bin, "tokenemu"), args...), "tokenemu.log")
 	if err != nil {
 		return err

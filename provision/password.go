@@ -1,0 +1,89 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"tokendesk/device"
+	"tokendesk/vault"
+	"tokendesk/vault/audit"
+	"tokendesk/vault/secret"
+)
+
+// shared tells whether a token is protected by a password that is its device's, and not by an access code that the desk has drawn.
+func shared(id device.TokenID) bool {
+	row, _ := device.ApplicationOf(id)
+	return row.Access == device.SharedPassword
+}
+
+// noun is what a token is on its device, in messages.
+func noun(id device.TokenID) string {
+	row, _ := device.ApplicationOf(id)
+	return row.Noun
+}
+
+// codeFor returns what protects a token from being programmed, for the caller to wipe: its access code, or the password that it
+// shares with others, empty if the desk knows none.
+func codeFor(tx *vault.Tx, id device.TokenID) (secret.Secret, error) {
+	if !shared(id) {
+		return tx.AccessCode(id)
+	}
+	code, err := tx.Password(id.Keeper())
+	if errors.Is(err, vault.ErrNotFound) {
+		err = nil
+	}
+	return code, err
+}
+
+// unlock shows a device the password that it wants for a token, if it wants one. Nothing has been changed if it fails.
+func (r *Runner) unlock(ctx context.Context, t device.HOTPToken, id device.TokenID) error {
+	if !shared(id) {
+		return nil
+	}
+	var password secret.Secret
+	err := r.Vault.View(func(tx *vault.Tx) (err error) { password, err = codeFor(tx, id); return err })
+	if err != nil {
+		return err
+	}
+	defer password.Wipe()
+	return unlock(ctx, t, id, password)
+}
+
+func unlock(ctx context.Context, t device.HOTPToken, id device.TokenID, password secret.Secret) error {
+	err := t.Unlock(ctx, password)
+	wrong := (*device.PINError)(nil)
+	if !errors.Is(err, device.ErrLocked) && !errors.As(err, &wrong) {
+		return err
+	}
+	next := "give it to the desk: tokendesk password " + string(id)
+	if wrong != nil && wrong.Retries == 0 {
+		next = "unblock it with the device's own program, and then " + next
+	}
+	return &device.CureError{Err: fmt.Errorf("%s of %s cannot be programmed: %w", id.Place(), id.Device(), err), Cure: next}
+}
+
+// LearnPassword tries the password or PIN of a token's application on the inserted device, and seals it if that is it. Other tokens
+// that share it have it, too.
+func (r *Runner) LearnPassword(ctx context.Context, by audit.Officer, id device.TokenID, password secret.Secret, tell Tell) error {
+	if !shared(id) {
+		return refuse("", "%s has no password: the desk gives it an access code of its own", id)
+	}
+	release, err := r.Claim(id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = r.Open(ctx, id, func(t device.HOTPToken, _ bool) error { return t.Unlock(ctx, password) })
+	if err != nil {
+		return fmt.Errorf("%s does not take it: %w", id.Device(), err)
+	}
+	err = r.Vault.Update(func(tx *vault.Tx) error {
+		return errors.Join(tx.SetPassword(id.Keeper(), password), tx.Audit(vault.Done(by, "learn password", id, "")))
+	})
+	if err != nil {
+		return err
+	}
+	tell(Progress{Kind: Done, Step: "seal", Text: "the device takes it; sealed in the vault"})
+	return nil
+}
