@@ -62,6 +62,7 @@ func options(bin string) world.Options {
 	o := world.Options{Bin: bin, Backups: true, Pair: true, Cards: 1, Keys: []string{
 		fmt.Sprintf("serial=%s,fw=5.4.3", alicesKey), fmt.Sprintf("serial=%s,fw=5.2.7", spareKey),
 	}}
+	o.Nitrokeys = []string{fmt.Sprintf("serial=%08x,present=false", uint32(carolsKey))}
 	for i := range drawerKeys {
 		o.Keys = append(o.Keys, fmt.Sprintf("serial=%s,fw=5.4.3,present=false", drawerKey+device.Serial(i)))
 	}

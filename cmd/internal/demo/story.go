@@ -100,7 +100,7 @@ func (s *story) play(ctx context.Context) error {
 			return s.login(ctx, "alice", "", false)
 		}},
 		{"The old seed opens nothing for bob either", func() error {
-			next, err := s.nextCode(ctx, token, oldSeed)
+			next, err := s.nextCode(ctx, token, oldSeed, "the old seed")
 			if err != nil {
 				return err
 			}
@@ -117,6 +117,7 @@ func (s *story) play(ctx context.Context) error {
 			}
 			return s.touchAndLogin(ctx, "bob", 1, true)
 		}},
+		{"carol gets a key of another make: nobody touches it, its codes are calculated", func() error { return s.otherVendor(ctx) }},
 		{"A drawer of keys is handed out, and all of them are touched in pockets", func() error { return s.fillTray(ctx) }},
 		{"They come back on a tray: each is touched twice, in any order, and all are resynced", func() error { return s.resyncTray(ctx) }},
 		{"Everybody logs in", func() error { return s.trayLogins(ctx) }},
@@ -220,8 +221,8 @@ func (s *story) seed(ctx context.Context, token string) ([]byte, error) {
 	return base64.StdEncoding.DecodeString(encoded)
 }
 
-// nextCode has oathtool compute the code that the directory would expect next if it still had a seed.
-func (s *story) nextCode(ctx context.Context, token string, seed []byte) (string, error) {
+// nextCode has oathtool compute the code that the directory would expect next if it had a seed.
+func (s *story) nextCode(ctx context.Context, token string, seed []byte, whose string) (string, error) {
 	used, err := s.attribute(ctx, token, "oathHOTPCounter")
 	if err != nil {
 		return "", err
@@ -237,7 +238,7 @@ func (s *story) nextCode(ctx context.Context, token string, seed []byte) (string
 		return "", fmt.Errorf("oathtool: %w", err)
 	}
 	code := strings.TrimSpace(string(out))
-	s.fact("oathtool", "with the old seed the next code would be %s", code)
+	s.fact("oathtool", "with %s the next code would be %s", whose, code)
 	return code, nil
 }
 

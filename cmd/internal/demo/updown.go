@@ -99,6 +99,7 @@ func keep(ctx context.Context, bin string) error {
 // guide prints shell lines to evaluate, with the rest in comments.
 func guide(w *world.World) {
 	bin, _ := filepath.Abs(w.Bin)
+	nitrokey := device.NitrokeyID(carolsKey)
 	alice, bob := device.YubiKeyID(alicesKey), synctest.UserDN("bob")
 	fmt.Printf(`export PATH=%s:$PATH
 export TOKENDESK_SOCKET=%s
@@ -114,13 +115,15 @@ export LDAP_URI=%s
 #   tokendesk list; tokendesk show %s/otp2; tokendesk status; tokendesk doctor; tokendesk drift; tokendesk outbox
 #   tokendesk lifecycle; tokendesk disable %s/otp2 --reason 'on leave'; tokendesk enable %s/otp2
 #   ten more keys, %s to %s, are in a drawer: tokenemu insert %s; tokendesk enroll --device %s --user %s …
+#   a Nitrokey Pro, %s, as well (its admin PIN is %s): tokenemu insert %08x; tokendesk password %s/hotp1; tokendesk enroll --device %s --app hotp1 …
 #   tokendesk resync --capture; tokendesk identify --capture     in another window: tokenemu touch --long --times 2 SERIAL…
 #   tokendesk vault status; tokendesk vault backup; tokendesk audit list     the recovery identity is in %s
 # the desk's files are in %s; end it all with make demo-down
 %s
 `, bin, w.Socket, w.EmulatorSocket, w.Slapd.URL, w.Pair.Providers[1].URL, passwords(), w.Slapd.AdminDN, w.Slapd.AdminPassword,
 		alicesKey, alicesKey, alice, alicesKey, bob, alice, alice, alice,
-		drawerKey, drawerKey+drawerKeys-1, drawerKey, device.YubiKeyID(drawerKey), holders[0], w.Identity, w.Dir, endOfGuide)
+		drawerKey, drawerKey+drawerKeys-1, drawerKey, device.YubiKeyID(drawerKey), holders[0],
+		nitrokey, adminPIN, uint32(carolsKey), nitrokey, nitrokey, w.Identity, w.Dir, endOfGuide)
 }
 
 func passwords() string {

@@ -13,7 +13,6 @@ import (
 	"tokendesk/cmd/internal/api"
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/device"
-	"tokendesk/device/otpslot"
 	"tokendesk/device/usbhid"
 	"tokendesk/udev"
 	"tokendesk/vault/secret"
@@ -138,11 +137,7 @@ func TestProgram(t *testing.T) {
 	var ours, theirs []time.Duration
 	for range rounds {
 		begin := time.Now()
-		err := registry.Use(d.bounded(), device.YubiKeyID(eyesKey), func(ctx context.Context, s *otpslot.Session, _ keys.Key) error {
-			two, err := s.Slot(2)
-			if err != nil {
-				return err
-			}
+		err := registry.Use(d.bounded(), device.SlotToken(device.YubiKeyID(eyesKey), 2), func(ctx context.Context, two device.HOTPToken, _ keys.Key) error {
 			return two.Program(ctx, device.HOTPConfig{Seed: secret.New([]byte(rfcSeed)), Digits: 6, Enter: true})
 		})
 		if err != nil {

@@ -63,7 +63,7 @@ func (d *Desk) enroll(ctx context.Context, in *enrollment, tell provision.Tell) 
 		Token: id, User: e.User, Tenant: tenant, Digits: e.Digits, StartCounter: e.StartCounter,
 		Identifier: e.Identifier, Enter: e.Enter, Overwrite: e.Overwrite, Typed: e.Typed,
 	}, tell)
-	if errors.Is(err, provision.ErrCodesWanted) { // as asked
+	if e.Typed && errors.Is(err, provision.ErrCodesWanted) { // as asked
 		err = nil
 	}
 	return d.outcome(ctx, id, changes, err)
