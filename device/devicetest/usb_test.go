@@ -54,32 +54,45 @@ func TestUSB(t *testing.T) {
 
 // onUSB is slot 2 of a key that is plugged in.
 func onUSB(t *testing.T, rig devicetest.Rig) devicetest.TokenRig {
-	plugged := func(ctx context.Context) (info device.Info) {
+	t.Helper()
+	// next waits for a change, which do may make as soon as the key was seen.
+	next := func(ctx context.Context, removed bool, do func() error) (info device.Info, err error) {
 		ctx, found := context.WithCancel(ctx)
 		defer found()
-		_ = rig.Bus.Watch(ctx, func(e device.Event) {
-			if !e.Removed {
-				info = e.Info
+		done := false
+		werr := rig.Bus.Watch(ctx, func(e device.Event) {
+			if !e.Removed && do != nil {
+				err = do()
+			}
+			if info = e.Info; e.Removed == removed || err != nil {
+				done = true
 				found()
 			}
 		})
-		return info
+		if !done {
+			err = werr
+		}
+		return info, err
 	}
 	return devicetest.TokenRig{
 		ID: device.SlotToken(device.YubiKeyID(rig.Serial), 2), Firmware: rig.Firmware, Samples: 1,
-		OpenReport: func(ctx context.Context) (device.Info, device.Report, error) {
-			info := plugged(ctx)
-			r, err := rig.Bus.Open(ctx, info.Path)
+		OpenReport: func(ctx context.Context) (info device.Info, r device.Report, err error) {
+			if info, err = next(ctx, false, nil); err == nil {
+				r, err = rig.Bus.Open(ctx, info.Path)
+			}
 			return info, r, err
 		},
 		Insert: func(ctx context.Context) error {
 			if err := rig.Insert(ctx); err != nil {
 				return err
 			}
-			plugged(ctx)
-			return nil
+			_, err := next(ctx, false, nil)
+			return err
 		},
-		Remove: rig.Remove,
-		Touch:  func(ctx context.Context) (string, error) { return "", rig.Touch(ctx, true) },
+		Remove: func(ctx context.Context) error { // the kernel has to know before it is inserted again
+			_, err := next(ctx, true, func() error { return rig.Remove(ctx) })
+			return err
+		},
+		Touch: func(ctx context.Context) (string, error) { return "", rig.Touch(ctx, true) },
 	}
 }
