@@ -279,26 +279,22 @@ func (o Order) gone() bool {
 	return o.Action == ActCompromise && (o.Loss == vault.Lost || o.Loss == vault.Stolen)
 }
 
-// sameKey says which tokens are lost with one of the same key, and are not in the order: with a slot its smart card, with that
-// the slots.
+// sameKey says which tokens of other types are lost with one of the same key, and are not in the order: with a slot its smart card
+// and its OATH credentials, with those the slots.
 func (o Order) sameKey(tx *vault.Tx, t vault.Token) (string, error) {
 	key := t.ID.Device()
-	if key.Family() != device.YubiKey {
+	serial, ok := key.Serial()
+	if !ok {
 		return "", nil
 	}
-	others := []device.TokenID{device.PIVToken(key)}
-	if t.ID.PIV() {
-		others = []device.TokenID{device.SlotToken(key, 1), device.SlotToken(key, 2)}
-	}
 	var names, ids []string
-	for _, id := range others {
-		other, err := tx.Token(id)
+	for other, err := range tx.AllTokens(vault.Filter{Serial: serial, Limit: 100}) {
+		id := other.ID
 		switch {
-		case errors.Is(err, vault.ErrNotFound):
-			continue
 		case err != nil:
 			return "", err
-		case other.Status == vault.Compromised || other.Tenant != t.Tenant || slices.Contains(o.Tokens, id):
+		case id.Device() != key || TypeOf(id).Code == TypeOf(t.ID).Code,
+			other.Status == vault.Compromised || other.Tenant != t.Tenant || slices.Contains(o.Tokens, id):
 			continue
 		}
 		name := string(id)
