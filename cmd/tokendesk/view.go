@@ -196,7 +196,7 @@ func keyRow(out screen, k api.Key) []string {
 	if k.New {
 		notes = append(notes, "being identified")
 	}
-	return append(cells, strings.Join(notes, " "))
+	return append(cells, strings.Join(notes, ", "))
 }
 
 func statusCell(out screen, status, owner string) string {

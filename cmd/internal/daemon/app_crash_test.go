@@ -118,8 +118,13 @@ func (a app) await(ctx context.Context) {
 func (a app) learn(ctx context.Context) {
 	a.Helper()
 	if row, _ := device.ApplicationOf(a.id); row.Faces[0] == device.Reports {
-		a.must(a.w.Client.PostSecret(ctx, a.path("/password"), nil, new(api.Outcome), secret.New([]byte("12345678"))))
+		a.must(a.tells(ctx, "12345678"))
 	}
+}
+
+// tells gives the desk a password for the device.
+func (a app) tells(ctx context.Context, password string) error {
+	return a.w.Client.PostSecret(ctx, a.path("/password"), nil, new(api.Outcome), secret.New([]byte(password)))
 }
 
 func (a app) enrollment() api.Enroll {

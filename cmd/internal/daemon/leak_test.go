@@ -33,7 +33,7 @@ func TestSecretsStayInside(t *testing.T) {
 	const one, two device.Serial = 30000001, 30000002
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	w := start(t, world.Options{Keys: []string{keyOf(one), keyOf(two)}})
+	w := start(t, world.Options{Keys: []string{keyOf(one), keyOf(two)}, Nitrokeys: []string{"serial=00003e7a,model=storage"}})
 	if err := w.AwaitKeys(ctx, one, two); err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +81,13 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 	do(two, tokenPath(two)+"/resolve", api.Resolve{})
 	seen()
+	nitrokey := app{t, w, "nk-00003e7a/hotp1"}
+	nitrokey.await(ctx)
+	needles = append(needles, needle{"a PIN that the Nitrokey refuses", []byte("tell-nobody-4711")})
+	e.add("error", fmt.Appendf(nil, "%#v", nitrokey.tells(ctx, "tell-nobody-4711")))
+	nitrokey.learn(ctx)
+	do(one, "/v1/enroll", nitrokey.enrollment())
+	seen()
 	w.Slapd.Stop()
 	do(two, "/v1/tokens/actions/disable", api.Order{Tokens: []string{string(device.SlotToken(device.YubiKeyID(two), 2))}, Reason: "on leave"})
 	e.command(ctx, w, "outbox")
@@ -102,7 +109,7 @@ func TestSecretsStayInside(t *testing.T) {
 		needles = append(needles, vaultSecrets(t, v)...)
 	})
 	needles = append(needles, needle{"the directory password", []byte(w.Slapd.Password)})
-	if distinct := count(needles); distinct < 6 { // three seeds, two access codes, one password
+	if distinct := count(needles); distinct < 7 { // three seeds, two access codes, a PIN, one password
 		t.Fatalf("only %d secrets to look for", distinct)
 	}
 	e.files(t, w)
@@ -313,11 +320,13 @@ func vaultSecrets(t *testing.T, v *vault.Vault) (needles []needle) {
 			if err != nil {
 				return err
 			}
-			code, err := tx.AccessCode(token.ID)
-			if err != nil {
-				return err
+			if token.ID.Keeper() == token.ID {
+				code, err := tx.AccessCode(token.ID)
+				if err != nil {
+					return err
+				}
+				needles = append(needles, needle{"the access code of " + string(token.ID), bytes.Clone(code.Reveal())})
 			}
-			needles = append(needles, needle{"the access code of " + string(token.ID), bytes.Clone(code.Reveal())})
 			generations, err := tx.Generations(token.ID)
 			if err != nil {
 				return err
