@@ -122,6 +122,23 @@ func ApplicationOf(t TokenID) (row Application, credential string) {
 	return Application{}, ""
 }
 
+// Choices are the applications of a family of devices that are programmed with seeds, in words: "otp1, otp2 or oath:NAME". They
+// are empty if it has none.
+func (f Family) Choices() string {
+	var names []string
+	for _, a := range Applications {
+		if a.Family == f && a.HOTP && strings.HasSuffix(a.Name, ":") {
+			names = append(names, a.Name+"NAME")
+		} else if a.Family == f && a.HOTP {
+			names = append(names, a.Name)
+		}
+	}
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " or " + names[n-1]
+	}
+	return strings.Join(names, "")
+}
+
 // Programmable tells whether the desk can give a token another seed.
 func (t TokenID) Programmable() bool { a, _ := ApplicationOf(t); return a.HOTP }
 

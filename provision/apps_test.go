@@ -258,10 +258,16 @@ func (b *appBench) wipe() error {
 	return err
 }
 
-// expectGone checks that neither the vault nor the device has the token.
+// expectGone checks that neither the vault nor the device has the token, and that its device's password went with it.
 func (b *appBench) expectGone() {
 	b.t.Helper()
-	err := b.Vault.View(func(tx *vault.Tx) error { _, err := tx.Token(b.id); return err })
+	err := b.Vault.View(func(tx *vault.Tx) error {
+		_, err := tx.Token(b.id)
+		if _, also := tx.Password(b.id.Keeper()); errors.Is(err, vault.ErrNotFound) {
+			err = also
+		}
+		return err
+	})
 	if !errors.Is(err, vault.ErrNotFound) {
 		b.t.Fatalf("it is still there: %v", err)
 	}

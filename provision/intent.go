@@ -231,6 +231,7 @@ func (r *Runner) carryOut(tx *vault.Tx, d drawn, by audit.Officer, approved stri
 		}
 		if d.rules[i].Gone {
 			err = tx.Bury(vault.Tombstone{ID: t.ID, Owner: t.Owner, Status: t.Status, Officer: by.Name, Reason: words})
+			err = errors.Join(err, forgetPassword(tx, t.ID))
 		} else {
 			moved := t.Tenant
 			r.alter(d, &t, e)

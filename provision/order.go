@@ -283,17 +283,13 @@ func (o Order) gone() bool {
 // and its OATH credentials, with those the slots.
 func (o Order) sameKey(tx *vault.Tx, t vault.Token) (string, error) {
 	key := t.ID.Device()
-	serial, ok := key.Serial()
-	if !ok {
-		return "", nil
-	}
 	var names, ids []string
-	for other, err := range tx.AllTokens(vault.Filter{Serial: serial, Limit: 100}) {
+	for other, err := range tx.AllTokens(vault.Filter{Device: key, Limit: 100}) {
 		id := other.ID
 		switch {
 		case err != nil:
 			return "", err
-		case id.Device() != key || TypeOf(id).Code == TypeOf(t.ID).Code,
+		case TypeOf(id).Code == TypeOf(t.ID).Code,
 			other.Status == vault.Compromised || other.Tenant != t.Tenant || slices.Contains(o.Tokens, id):
 			continue
 		}

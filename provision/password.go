@@ -87,3 +87,19 @@ func (r *Runner) LearnPassword(ctx context.Context, by audit.Officer, id device.
 	tell(Progress{Kind: Done, Step: "seal", Text: "the device takes it; sealed in the vault"})
 	return nil
 }
+
+// forgetPassword forgets the password that a token had, which is gone, if no other token of its device needs it.
+func forgetPassword(tx *vault.Tx, id device.TokenID) error {
+	if !shared(id) {
+		return nil
+	}
+	for t, err := range tx.AllTokens(vault.Filter{Device: id.Device(), Limit: 100}) {
+		if err != nil {
+			return err
+		}
+		if t.ID.Keeper() == id.Keeper() {
+			return nil
+		}
+	}
+	return tx.DeletePassword(id.Keeper())
+}

@@ -154,7 +154,11 @@ func (r *Runner) replacement(o Reissue, old vault.Token) (p params, err error) {
 // freshReplacement is that of a token that is not in the inventory. Where nothing else is said, its codes look like those of the
 // old one.
 func (r *Runner) freshReplacement(o Reissue, old vault.Token) (p params, err error) {
-	o.Digits, o.Identifier = cmp.Or(o.Digits, old.Digits, 6), o.Identifier || old.Identifier
+	row, _ := device.ApplicationOf(o.With)
+	if o.Identifier && !row.Identifier {
+		return p, refuse("replace it without", "%s types no token identifier", row.Label)
+	}
+	o.Digits, o.Identifier = cmp.Or(o.Digits, old.Digits, 6), o.Identifier || old.Identifier && row.Identifier
 	if o.Digits != 6 && o.Digits != 8 {
 		return p, refuse("", "a code has 6 digits or 8, not %d", o.Digits)
 	}

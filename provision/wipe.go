@@ -111,5 +111,5 @@ func bury(tx *vault.Tx, w *work, now time.Time) error {
 		return err
 	}
 	_, err = w.push(tx, t, vault.Remove, w.params.Leaver)
-	return errors.Join(err, tx.DeleteAccessCode(t.ID))
+	return errors.Join(err, tx.DeleteAccessCode(t.ID), forgetPassword(tx, t.ID))
 }

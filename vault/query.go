@@ -191,7 +191,9 @@ func (q *query) exact() leapfrog {
 		add(kindFlag, flagWentBack)
 	}
 	if f.Serial != 0 {
-		l = append(l, &union{sources: []source{q.names(string(device.YubiKeyID(f.Serial)) + "/"), q.posting(kindSerial, f.Serial.String())}})
+		l = append(l, &union{sources: []source{
+			q.names(string(device.NitrokeyID(f.Serial)) + "/"), q.names(string(device.YubiKeyID(f.Serial)) + "/"), q.posting(kindSerial, f.Serial.String()),
+		}})
 	}
 	if len(l) == 0 {
 		l = append(l, q.names(""))

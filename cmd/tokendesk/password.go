@@ -10,7 +10,7 @@ func passwordCommand() *cli.Command {
 	return &cli.Command{
 		Name: "password", Usage: "give the desk the password or PIN that a device wants before it is programmed", ArgsUsage: "TOKEN", Category: "Work", Action: password,
 		Description: "OATH applets may have a password, and Nitrokeys have an admin PIN. The inserted device is asked whether it is the right one, and the vault\n" +
-			"keeps it, for all tokens of the device that share it. The desk never changes it.",
+			"keeps it as long as there is a token that needs it. The desk never changes it.",
 		Flags: []cli.Flag{
 			&cli.PathFlag{Name: "pin-file", Usage: "read it from the first line of `FILE`"},
 			&cli.BoolFlag{Name: "pin-stdin", Usage: "read it from the first line of the standard input"},

@@ -89,6 +89,9 @@ func reissueAsked(c *cli.Context) (r api.Reissue, err error) {
 // replacementFor is the token that a device, or one of its slots, is to replace another one with: in the same slot, if nothing
 // else is said.
 func replacementFor(old api.Token, with string) (string, error) {
+	if deviceName.MatchString(with) && !strings.HasPrefix(with, "yk-") {
+		return "", usage("say which application of it, such as %s/hotp1", with)
+	}
 	if deviceName.MatchString(with) {
 		_, slot, _ := strings.Cut(old.ID, "/")
 		if slot != "otp1" {

@@ -73,8 +73,8 @@ func enroll(c *cli.Context) error {
 }
 
 var (
-	deviceName     = regexp.MustCompile(`^(yk-[0-9]{1,10}|nk-[0-9a-f]{8})$`)
-	appName        = regexp.MustCompile(`^(otp[12]|hotp[1-3]|oath:[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?)$`)
+	deviceName     = regexp.MustCompile(`^[a-z]{2,8}-[0-9a-f]{1,10}$`)
+	appName        = regexp.MustCompile(`^[a-z0-9]+(:[a-z0-9._-]+)?$`)
 	credentialName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,30}[a-z0-9])?$`)
 )
 
@@ -97,7 +97,7 @@ func sensible(e api.Enroll) error {
 	case !deviceName.MatchString(e.Device):
 		return usage("%q is not a device: devices are named like yk-12345678; tokendesk devices shows them", e.Device)
 	case !appName.MatchString(e.App):
-		return usage("--app is otp1 or otp2 of a YubiKey, hotp1 to hotp3 of a Nitrokey, or oath:NAME; not %q", e.App)
+		return usage("--app is the name of an application, such as otp1, hotp1 or oath:NAME; not %q", e.App)
 	case e.Digits != 6 && e.Digits != 8:
 		return usage("--digits is 6 or 8, not %d", e.Digits)
 	case strings.HasPrefix(e.App, "otp") && (e.StartCounter%16 != 0 || e.StartCounter > 1_048_560):

@@ -180,12 +180,12 @@ func TestNitrokey3OfVPCD(t *testing.T) {
 	socket, _ := serve(t, NewNitrokey3(Options{Serial: 0x5d19, VPCD: l.Addr().String(), Timing: &Timing{}}))
 	w := connect(t, socket)
 	d := awaitVPCD(t, l)
+	if atr := d.ask(vpcdATR); !strings.Contains(string(atr), "Nitrokey") { // by now it is in
+		t.Fatalf("ATR %x", atr)
+	}
 	w.say(`{"op":"list-all"}`)
 	if got := w.hear(); !strings.Contains(got, `"card":"in the reader at `) {
 		t.Fatal(got)
-	}
-	if atr := d.ask(vpcdATR); !strings.Contains(string(atr), "Nitrokey") {
-		t.Fatalf("ATR %x", atr)
 	}
 	secrets := []byte("\x00\xa4\x04\x00\x07\xa0\x00\x00\x05\x27\x21\x01\x00")
 	put := append([]byte("\x00\x01\x00\x00\x12\x71\x05alice\x73\x09\x11\x06"), "1234567"...)

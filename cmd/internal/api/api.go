@@ -285,7 +285,7 @@ type Findings struct {
 
 // Enroll asks for a new token.
 type Enroll struct {
-	Device       string `json:"device" pattern:"^[a-z]{1,8}-[0-9a-f]{1,10}$" patternDescription:"the name of a device" example:"yk-12345678"`
+	Device       string `json:"device" pattern:"^[a-z]{2,8}-[0-9a-z]{1,20}$" patternDescription:"the name of a device" example:"yk-12345678"`
 	App          string `json:"app" maxLength:"40" pattern:"^[a-z0-9]+(:[a-z0-9._-]+)?$" patternDescription:"the name of an application" example:"otp2" doc:"The application: otp1 or otp2 of a YubiKey, hotp1 to hotp3 of a Nitrokey, oath:NAME for a credential of an OATH applet"`
 	User         string `json:"user,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._@-]*$" doc:"Empty: as stock"`
 	Digits       int    `json:"digits" enum:"6,8"`

@@ -67,7 +67,7 @@ type LeaverResult struct {
 
 // Settlement says what became of a leaver's token, or of all that are open.
 type Settlement struct {
-	Token  string `json:"token,omitempty" maxLength:"64" pattern:"^(yk-[0-9]{1,10}/(otp[12]|piv)|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})?$" doc:"Absent: all that are open"`
+	Token  string `json:"token,omitempty" maxLength:"64" pattern:"^([a-z]{2,8}-[0-9a-z]{1,20}(/[a-z0-9]+(:[a-z0-9._-]+)?)?)?$" patternDescription:"the name of a token" doc:"Absent: all that are open"`
 	State  string `json:"state" enum:"returned,not returned,written off"`
 	Reason string `json:"reason,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line"`
 }

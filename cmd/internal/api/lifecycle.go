@@ -12,7 +12,7 @@ type Loss struct {
 
 // Order asks for one action on one or several tokens: all of them or none.
 type Order struct {
-	Tokens      []string   `json:"tokens" minItems:"1" maxItems:"1000" maxLength:"64" pattern:"^(yk-[0-9]{1,10}/(otp[12]|piv)|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" example:"[\"yk-12345678/otp2\"]"`
+	Tokens      []string   `json:"tokens" minItems:"1" maxItems:"1000" maxLength:"64" pattern:"^[a-z]{2,8}-[0-9a-z]{1,20}(/[a-z0-9]+(:[a-z0-9._-]+)?)?$" patternDescription:"the name of a token" example:"[\"yk-12345678/otp2\"]"`
 	User        string     `json:"user,omitempty" maxLength:"64" pattern:"^[A-Za-z0-9._@-]*$" doc:"assign: to whom"`
 	Loss        string     `json:"loss,omitempty" enum:"lost,stolen,damaged,destroyed,other" doc:"compromise: why; other takes a reason"`
 	Reason      string     `json:"reason,omitempty" maxLength:"200" pattern:"^[^\\p{Cc}]*$" patternDescription:"words in one line"`

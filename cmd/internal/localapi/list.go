@@ -13,7 +13,7 @@ import (
 )
 
 type listQuery struct {
-	Device string `query:"device" doc:"Only tokens of this device" pattern:"^(yk-[0-9]{1,10}|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})?$"`
+	Device string `query:"device" doc:"Only tokens of this device" pattern:"^([a-z]{2,8}-[0-9a-z]{1,20})?$" patternDescription:"the name of a device"`
 	Serial uint32 `query:"serial" doc:"Only tokens with this serial number"`
 	Owner  string `query:"owner" doc:"Only tokens of this user" maxLength:"64"`
 	Status string `query:"status" doc:"Only tokens with this status" enum:"pending,active,disabled,limbo,expired,compromised"`

@@ -15,7 +15,7 @@ import (
 )
 
 type appletPath struct {
-	Device string `path:"device" pattern:"^[a-z]{2,8}-[0-9a-f]{1,10}$" patternDescription:"the name of a device" doc:"Device name" example:"yk-12345678"`
+	Device string `path:"device" pattern:"^[a-z]{2,8}-[0-9a-z]{1,20}$" patternDescription:"the name of a device" doc:"Device name" example:"yk-12345678"`
 }
 
 // listOATH tells what the OATH applet of an inserted device holds. One that is locked is opened with the password in the vault.

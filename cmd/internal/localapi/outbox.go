@@ -16,7 +16,7 @@ import (
 
 type outboxQuery struct {
 	State   string `query:"state" doc:"Only changes in this state; waiting is every state but parked" enum:"waiting,ready,paused,held,parked"`
-	Token   string `query:"token" doc:"Only changes of this token" pattern:"^(yk-[0-9]{1,10}/otp[12]|fob-[0-9a-z]{1,20})?$"`
+	Token   string `query:"token" doc:"Only changes of this token" maxLength:"64" pattern:"^([a-z]{2,8}-[0-9a-z]{1,20}(/[a-z0-9]+(:[a-z0-9._-]+)?)?)?$" patternDescription:"the name of a token"`
 	User    string `query:"user" doc:"Only changes that concern this user" maxLength:"64"`
 	CutOffs bool   `query:"cut_offs" doc:"Only changes that end somebody's access"`
 	After   uint64 `query:"after" doc:"Start after this change"`

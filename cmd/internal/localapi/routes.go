@@ -16,7 +16,7 @@ const maxBody = 64 << 10
 
 // TokenPath (exported, or the router would not fill it when embedded) is in the path of every operation on one token.
 type TokenPath struct {
-	Device      string `path:"device" pattern:"^([a-z]{2,8}-[0-9a-f]{1,10}|fob-[0-9a-z]{1,20}|(mail|phone)-[0-9]{1,10})$" doc:"Device name" example:"yk-12345678"`
+	Device      string `path:"device" pattern:"^[a-z]{2,8}-[0-9a-z]{1,20}$" patternDescription:"the name of a device" doc:"Device name" example:"yk-12345678"`
 	Application string `path:"application" maxLength:"40" pattern:"^[a-z0-9]+(:[a-z0-9._-]+)?$" patternDescription:"the name of an application" doc:"Application on the device: otp1, otp2, hotp1 to hotp3, oath:NAME, piv; token: the device is one itself" example:"otp2"`
 }
 

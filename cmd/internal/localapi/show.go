@@ -179,11 +179,11 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 
 // enrolledIn adds to an applet of a key its tokens that are in the inventory.
 func (d *Desk) enrolledIn(ctx context.Context, tx *vault.Tx, k keys.Key, a *api.Applet) (known bool, err error) {
-	for t, err := range tx.AllTokens(vault.Filter{Serial: k.Serial, Limit: 100}) {
+	for t, err := range tx.AllTokens(vault.Filter{Device: k.ID, Limit: 100}) {
 		if err != nil {
 			return known, err
 		}
-		if t.ID.Device() != k.ID || !strings.HasPrefix(string(t.ID), string(device.AppToken(k.ID, a.Name+":"))) {
+		if !strings.HasPrefix(string(t.ID), string(device.AppToken(k.ID, a.Name+":"))) {
 			continue
 		}
 		slot, here, err := d.recognize(ctx, tx, t.ID, slotUnseen)

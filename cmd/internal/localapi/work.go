@@ -38,7 +38,16 @@ func (p *TokenPath) concerns() ([]device.TokenID, error) {
 type enrollment struct{ Body api.Enroll }
 
 func (e *enrollment) id() (device.TokenID, error) {
-	return device.ParseTokenID(e.Body.Device + "/" + e.Body.App)
+	id, err := device.ParseTokenID(e.Body.Device + "/" + e.Body.App)
+	if err == nil && id.Programmable() {
+		return id, nil
+	}
+	of := device.ID(e.Body.Device)
+	if _, named := of.Serial(); !named {
+		return "", api.Errorf(api.Invalid, "there is no such device: devices are named by their serial numbers, such as yk-12345678; tokendesk devices shows them")
+	}
+	return "", api.Errorf(api.Invalid, "such a device has no such application: choose --app %s, where NAME has up to %d small letters, digits, and . _ - between them",
+		of.Family().Choices(), device.MaxCredentialName)
 }
 
 func (e *enrollment) concerns() ([]device.TokenID, error) {
@@ -49,11 +58,11 @@ func (e *enrollment) concerns() ([]device.TokenID, error) {
 func (d *Desk) enroll(ctx context.Context, in *enrollment, tell provision.Tell) (api.Outcome, error) {
 	e := in.Body
 	id, err := in.id()
-	if why := d.unavailable(provision.TypeOf(id).Code); err == nil && why != "" {
-		return api.Outcome{}, api.Errorf(api.Refused, "%s", why)
-	}
 	if err != nil {
-		return api.Outcome{}, api.Errorf(api.Invalid, "there is no such token: devices are named by their serial numbers, such as yk-12345678, and their applications otp1, otp2, hotp1 to hotp3 or oath:NAME")
+		return api.Outcome{}, err
+	}
+	if why := d.unavailable(provision.TypeOf(id).Code); why != "" {
+		return api.Outcome{}, api.Errorf(api.Refused, "%s", why)
 	}
 	tenant, err := d.homeOf(ctx, e.Tenant)
 	if err != nil {
