@@ -57,7 +57,10 @@ func unlock(ctx context.Context, t device.HOTPToken, id device.TokenID, password
 		return err
 	}
 	next := "give it to the desk: tokendesk password " + string(id)
-	if wrong != nil && wrong.Retries == 0 {
+	switch {
+	case wrong == nil:
+		err = device.ErrLocked
+	case wrong.Retries == 0:
 		next = "unblock it with the device's own program, and then " + next
 	}
 	return &device.CureError{Err: fmt.Errorf("%s of %s cannot be programmed: %w", id.Place(), id.Device(), err), Cure: next}

@@ -118,6 +118,11 @@ func remarks(out screen, k api.Key) string {
 	tokens := k.Slots
 	for _, a := range k.Applets {
 		tokens = append(slices.Clip(tokens), a.Tokens...)
+		for _, t := range a.Tokens {
+			if t.Due == "" {
+				lines = append(lines, t.Token+" is "+t.Status+belonging(t.Owner))
+			}
+		}
 	}
 	for _, s := range tokens {
 		if s.Due != "" {
@@ -145,22 +150,18 @@ func firstApp(k api.Key) string {
 // Slots have a column each, as many as YubiKeys have; of a third one a note tells.
 const slotWidth, slotColumns = 14, 2
 
-// appletNotes say how an applet is, and what of it the desk has enrolled.
-func appletNotes(out screen, a api.Applet) (notes []string) {
+// appletNote says how full an applet is; nothing if it is empty.
+func appletNote(a api.Applet) string {
 	name := strings.ToUpper(a.Name)
 	switch {
 	case a.Locked:
-		notes = append(notes, name+" locked")
+		return name + " locked"
 	case a.Used > 0 && a.Capacity > 0:
-		notes = append(notes, fmt.Sprintf("%s %d of %d", name, a.Used, a.Capacity))
+		return fmt.Sprintf("%s %d of %d", name, a.Used, a.Capacity)
 	case a.Used > 0:
-		notes = append(notes, fmt.Sprintf("%s %d", name, a.Used))
+		return fmt.Sprintf("%s %d", name, a.Used)
 	}
-	for _, t := range a.Tokens {
-		_, credential, _ := strings.Cut(t.Token, ":")
-		notes = append(notes, credential+" "+statusCell(out, t.Status, t.Owner))
-	}
-	return notes
+	return ""
 }
 
 func keyRow(out screen, k api.Key) []string {
@@ -186,12 +187,14 @@ func keyRow(out screen, k api.Key) []string {
 		}
 		if i < slotColumns {
 			cells[2+i] = cell
-		} else {
+		} else if cell != "empty" {
 			notes = append(notes, fmt.Sprintf("slot %d %s", i+1, cell))
 		}
 	}
 	for _, a := range k.Applets {
-		notes = append(notes, appletNotes(out, a)...)
+		if note := appletNote(a); note != "" {
+			notes = append(notes, note)
+		}
 	}
 	if k.New {
 		notes = append(notes, "being identified")

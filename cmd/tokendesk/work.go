@@ -344,7 +344,7 @@ func printStanding(out screen, t api.Token) {
 	case t.Loss != nil:
 		out.say("%s is %s (%s), for good.", t.ID, out.status(t.Status), t.Loss.Kind)
 	case isPIV(t.ID):
-		out.say("%s is %s%s.", t.ID, out.status(t.Status), belonging(t))
+		out.say("%s is %s%s.", t.ID, out.status(t.Status), belonging(t.Owner))
 	case t.Owner == "":
 		out.say("%s is %s and is stock; its next counter is %d.", t.ID, out.status(t.Status), t.Counter)
 	default:
@@ -352,9 +352,9 @@ func printStanding(out screen, t api.Token) {
 	}
 }
 
-func belonging(t api.Token) string {
-	if t.Owner == "" {
+func belonging(owner string) string {
+	if owner == "" {
 		return " and is stock"
 	}
-	return " and belongs to " + t.Owner
+	return " and belongs to " + owner
 }

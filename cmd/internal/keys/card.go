@@ -233,7 +233,10 @@ type NoCardError struct {
 }
 
 func (e *NoCardError) Error() string {
-	text := fmt.Sprintf("%s shows no smart card: its CCID interface may be switched off (ykman config usb --enable PIV)", e.ID)
+	text := fmt.Sprintf("%s shows no smart card that the desk knows", e.ID)
+	if e.ID.Family() == device.YubiKey {
+		text = fmt.Sprintf("%s shows no smart card: its CCID interface may be switched off (ykman config usb --enable PIV)", e.ID)
+	}
 	if len(e.Problems) > 0 {
 		text += " (" + strings.Join(e.Problems, "; ") + ")"
 	}
