@@ -25,7 +25,7 @@ func TestReissueIsAskedForInItsShapes(t *testing.T) {
 		"either replaced by another one, or waits": {User: "bob", With: other, WithoutDevice: true},
 		"only asked when another one replaces it":  {User: "bob", Old: "lost"},
 		"body.old":  {With: other, Old: "mislaid"},
-		"body.with": {With: "yk-1/otp3"},
+		"body.with": {With: "yk-1/OTP3"},
 		"body.reason: expected at most 200 bytes": {User: "bob", Reason: strings.Repeat("é", 101)},
 		"body.words: expected at most 200 bytes":  {With: other, Old: "other", Words: strings.Repeat("é", 101)},
 		"body.user":                               {User: "bob the builder"},
