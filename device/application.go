@@ -151,6 +151,9 @@ func (t TokenID) Place() string {
 	return a.Label
 }
 
+// Noun is what a token is on its device, in words: "slot", "credential".
+func (t TokenID) Noun() string { a, _ := ApplicationOf(t); return a.Noun }
+
 // Keeper names what has the secret that protects a token from being programmed: the token itself, or what shares its password
 // with others: "nk-00005d19/hotp", "yk-12345678/oath".
 func (t TokenID) Keeper() TokenID {

@@ -12,6 +12,7 @@ type State struct {
 	Serial     Serial
 	Firmware   Version
 	Configured bool // the application holds something; what it holds cannot be read
+	Stale      bool // Configured is how it was when the device was inserted, and may not be so any more
 }
 
 // HOTPConfig is what gets programmed. Digits is 6 or 8 (RFC 4226 section 5.3 allows 7, YubiKeys do not).
@@ -21,8 +22,8 @@ type HOTPConfig struct {
 	StartCounter    uint64 // the first moving factor; which ones are possible is the application's (Application.Check)
 	TokenIdentifier bool   // type "ubhe" and the 8-digit serial before each code
 	Enter           bool   // press Enter after each code; nothing where codes are not typed
-	// NewAccessCode is what is to protect the token from now on: 6 bytes, or empty to leave it unprotected. Where a password is
-	// shared (SharedPassword) it is empty.
+	// NewAccessCode is what is to protect a token with a code of its own (OwnCode) from now on: 6 bytes, or empty to leave it
+	// unprotected. Other tokens take none.
 	NewAccessCode secret.Secret
 	// CurrentAccessCode is what protects the token now: 6 bytes, or the shared password, or empty.
 	CurrentAccessCode secret.Secret
@@ -69,8 +70,8 @@ type HOTPToken interface {
 	// Describe asks the device who it is and what the application holds. It works without a password where the device lets it;
 	// otherwise it fails with ErrLocked.
 	Describe(ctx context.Context) (State, error)
-	// Unlock shows the device its shared password or PIN, before anything is sealed or written: a wrong one fails with a
-	// *PINError and may cost a try, none with ErrLocked if one is wanted. Tokens with codes of their own need none, and do
+	// Unlock shows the device its shared password or PIN, and changes nothing: a wrong one fails with a *PINError and may cost a
+	// try, an empty one with ErrLocked if one is wanted. Tokens with codes of their own need none, and do
 	// nothing. Program and Delete show it by themselves.
 	Unlock(ctx context.Context, password secret.Secret) error
 	// Program writes a seed, in place of any other, and returns when the device has confirmed the write.

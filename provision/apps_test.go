@@ -109,19 +109,25 @@ func newAppBench(t *testing.T, id device.TokenID) *appBench {
 		model, _ := device.FindModel(device.NitrokeyVendor, 0x4109)
 		b.pro = nitrokeypro.New(nitrokeypro.Options{Model: model, Serial: s, Timing: &nitrokeypro.Timing{}})
 	case row.Faces[0] == device.Reports:
-		key := emulator.New(emulator.Options{Serial: s, Firmware: device.Version{Major: 5, Minor: 7, Build: 1}, Timing: &emulator.Timing{}, VPCD: "nowhere"})
+		key := emulator.New(emulator.Options{Serial: s, Firmware: firmwareOf(id), Timing: &emulator.Timing{}, VPCD: "nowhere"})
 		b.card = key.Card()
 		b.card.PowerUp()
 	default:
-		b.card = smartcard.New(smartcard.Options{Serial: s, Firmware: firmwareOf(row.Family), Nitrokey3: row.Family == device.Nitrokey})
+		b.card = smartcard.New(smartcard.Options{Serial: s, Firmware: firmwareOf(id), Nitrokey3: row.Family == device.Nitrokey})
 	}
 	b.start(vaulttest.Create(t, b.path))
 	return b
 }
 
-func firmwareOf(f device.Family) device.Version {
-	if f == device.Nitrokey {
+// stale is a key whose card tells of its slots as they were when it was inserted.
+const stale device.TokenID = "yk-10000534/otp2"
+
+func firmwareOf(id device.TokenID) device.Version {
+	switch {
+	case id.Device().Family() == device.Nitrokey:
 		return device.Version{Major: 4, Minor: 14}
+	case id == stale:
+		return device.Version{Major: 5, Minor: 3, Build: 4}
 	}
 	return device.Version{Major: 5, Minor: 7, Build: 1}
 }
@@ -271,6 +277,7 @@ func (b *appBench) expectGone() {
 	if !errors.Is(err, vault.ErrNotFound) {
 		b.t.Fatalf("it is still there: %v", err)
 	}
+	b.insert()
 	err = b.open(b.t.Context(), b.id, func(t device.HOTPToken, _ bool) error {
 		state, err := t.Describe(b.t.Context())
 		if state.Configured {
@@ -285,7 +292,7 @@ func (b *appBench) expectGone() {
 
 // TestPulledAtEveryExchange pulls devices of every kind at every command, before it and after it, and settles what that has left.
 func TestPulledAtEveryExchange(t *testing.T) {
-	for _, id := range []device.TokenID{"yk-10000001/otp2", "yk-10000001/oath:alice", "nk-00003e7a/oath:alice", "nk-00005d19/hotp1"} {
+	for _, id := range []device.TokenID{stale, "yk-10000001/otp2", "yk-10000001/oath:alice", "nk-00003e7a/oath:alice", "nk-00005d19/hotp1"} {
 		for _, plan := range []struct {
 			name   string
 			before func(*appBench) error
@@ -341,12 +348,47 @@ func (b *appBench) settle(do func(*appBench) error, undo bool) {
 	case !unfinished:
 		err = do(b)
 	case undo:
-		err = errors.Join(b.Undo(b.t.Context(), officer, b.id, quietly), do(b))
+		if err = b.Undo(b.t.Context(), officer, b.id, quietly); err == nil {
+			b.expectGone()
+			b.learn()
+			err = do(b)
+		}
 	default:
 		_, err = b.Resolve(b.t.Context(), officer, b.id, nil, quietly)
 		err = b.finish(err)
 	}
 	if err != nil {
 		b.t.Fatal(err)
+	}
+}
+
+// What a device does not ask for is not sealed, and what it has refused is not shown to it again.
+func TestPasswords(t *testing.T) {
+	for _, id := range []device.TokenID{"yk-10000001/oath:alice", "nk-00003e7a/oath:alice", "yk-10000001/otp2"} {
+		b := newAppBench(t, id)
+		refused := (*provision.RefusedError)(nil)
+		if err := b.LearnPassword(t.Context(), officer, id, secret.New([]byte("some-junk")), quietly); !errors.As(err, &refused) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	b := newAppBench(t, "nk-00005d19/hotp1")
+	var wrong *device.PINError
+	if err := b.LearnPassword(t.Context(), officer, b.id, secret.New([]byte("87654321")), quietly); !errors.As(err, &wrong) || wrong.Retries != 2 {
+		t.Errorf("a wrong one: %v", err)
+	}
+	err := b.Vault.Update(func(tx *vault.Tx) error { return tx.SetPassword(b.id.Keeper(), secret.New([]byte("87654321"))) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.enroll(); !errors.As(err, &wrong) || wrong.Retries != 1 {
+		t.Errorf("one that was the right one once: %v", err)
+	}
+	for range 3 {
+		if err := b.enroll(); !errors.Is(err, device.ErrLocked) {
+			t.Errorf("after that: %v", err)
+		}
+	}
+	if tries := b.pro.AdminTries(); tries != 1 {
+		t.Errorf("%d tries are left", tries)
 	}
 }

@@ -125,7 +125,7 @@ func sealFirst(tx *vault.Tx, w *work, now time.Time) error {
 	if err := setAccessCode(tx, w.job.Token); err != nil {
 		return err
 	}
-	seed := secret.Random(seedSize)
+	seed := randomSeed()
 	defer seed.Wipe()
 	return tx.SetSeed(w.job.Token, w.params.Generation, seed)
 }

@@ -17,12 +17,6 @@ func shared(id device.TokenID) bool {
 	return row.Access == device.SharedPassword
 }
 
-// noun is what a token is on its device, in messages.
-func noun(id device.TokenID) string {
-	row, _ := device.ApplicationOf(id)
-	return row.Noun
-}
-
 // codeFor returns what protects a token from being programmed, for the caller to wipe: its access code, or the password that it
 // shares with others, empty if the desk knows none.
 func codeFor(tx *vault.Tx, id device.TokenID) (secret.Secret, error) {
@@ -47,24 +41,26 @@ func (r *Runner) unlock(ctx context.Context, t device.HOTPToken, id device.Token
 		return err
 	}
 	defer password.Wipe()
-	return unlock(ctx, t, id, password)
-}
-
-func unlock(ctx context.Context, t device.HOTPToken, id device.TokenID, password secret.Secret) error {
-	err := t.Unlock(ctx, password)
-	wrong := (*device.PINError)(nil)
-	if !errors.Is(err, device.ErrLocked) && !errors.As(err, &wrong) {
+	err = t.Unlock(ctx, password)
+	wrong, known := (*device.PINError)(nil), (*device.CureError)(nil)
+	switch {
+	case errors.As(err, &wrong) && !password.IsZero():
+		// It is not shown to the device again: that would take its owner's tries, one after another.
+		err = errors.Join(err, r.Vault.Update(func(tx *vault.Tx) error { return tx.DeletePassword(id.Keeper()) }))
+	case errors.Is(err, device.ErrLocked):
+		err = device.ErrLocked
+	default:
 		return err
 	}
-	next := "give it to the desk: tokendesk password " + string(id)
-	switch {
-	case wrong == nil:
-		err = device.ErrLocked
-	case wrong.Retries == 0:
-		next = "unblock it with the device's own program, and then " + next
+	err = fmt.Errorf("%s of %s cannot be programmed: %w", id.Place(), id.Device(), err)
+	if errors.As(err, &known) {
+		return err
 	}
-	return &device.CureError{Err: fmt.Errorf("%s of %s cannot be programmed: %w", id.Place(), id.Device(), err), Cure: next}
+	return &device.CureError{Err: err, Cure: "give it to the desk: tokendesk password " + string(id)}
 }
+
+// errNoPassword means that a device has nothing to be unlocked.
+var errNoPassword = errors.New("it wants no password")
 
 // LearnPassword tries the password or PIN of a token's application on the inserted device, and seals it if that is it. Other tokens
 // that share it have it, too.
@@ -77,7 +73,18 @@ func (r *Runner) LearnPassword(ctx context.Context, by audit.Officer, id device.
 		return err
 	}
 	defer release()
-	err = r.Open(ctx, id, func(t device.HOTPToken, _ bool) error { return t.Unlock(ctx, password) })
+	err = r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
+		switch err := t.Unlock(ctx, secret.Secret{}); {
+		case err == nil:
+			return errNoPassword
+		case !errors.Is(err, device.ErrLocked):
+			return err
+		}
+		return t.Unlock(ctx, password)
+	})
+	if errors.Is(err, errNoPassword) {
+		return refuse("enroll it without", "%s wants no password or PIN", id.Device())
+	}
 	if err != nil {
 		return fmt.Errorf("%s does not take it: %w", id.Device(), err)
 	}

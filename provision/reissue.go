@@ -68,7 +68,7 @@ func reissuePlan() []step {
 		{name: "cut-off", done: "cut-off of the old owner recorded", commit: cutOff},
 		{name: stepConfirm, done: "cut-off confirmed by the central service", act: confirm},
 		{name: stepSeal, done: "fresh seed sealed in the vault", act: clearCard, commit: sealNext},
-		{name: "program", done: "slot reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
+		{name: "program", done: "%s reprogrammed; the key confirmed the write", device: true, act: program, commit: written},
 		{name: "verify", done: reseeded, device: true, repeat: true, act: verify, commit: activate},
 		{name: "assign", done: "recorded for the new owner, and left for the central service", commit: assign, gives: true},
 	}

@@ -103,15 +103,15 @@ func (r *Runner) Undo(ctx context.Context, by audit.Officer, id device.TokenID, 
 		return fmt.Errorf("cannot erase %s: %w", id.Place(), err)
 	}
 	if erased {
-		tell(Progress{Kind: Done, Step: "erase", Text: noun(id) + " erased"})
+		tell(Progress{Kind: Done, Step: "erase", Text: id.Noun() + " erased"})
 	} else {
-		tell(Progress{Kind: Note, Text: "the slot never took the desk's seed and refuses to be erased: it was left as it is"})
+		tell(Progress{Kind: Note, Text: "the " + id.Noun() + " never took the desk's seed and refuses to be erased: it was left as it is"})
 	}
 	err = r.Vault.Update(func(tx *vault.Tx) error {
 		if err := tx.DeleteJob(w.job.ID); err != nil {
 			return err
 		}
-		return errors.Join(tx.DeleteToken(id), tx.RaiseTombstone(id, w.params.Generation), w.record(tx, "undo "+w.job.Kind, ""))
+		return errors.Join(tx.DeleteToken(id), tx.RaiseTombstone(id, w.params.Generation), forgetPassword(tx, id), w.record(tx, "undo "+w.job.Kind, ""))
 	})
 	if err != nil {
 		return err
@@ -183,11 +183,11 @@ func (w *work) erase(ctx context.Context, t device.HOTPToken) (erased bool, err 
 		return false, err
 	}
 	defer code.Wipe()
-	if err := unlock(ctx, t, w.job.Token, code); err != nil {
+	if err := w.unlock(ctx, t, w.job.Token); err != nil {
 		return false, err
 	}
 	state, err := w.announce(ctx, t)
-	if err != nil || !state.Configured {
+	if err != nil || !state.Configured && !state.Stale {
 		return err == nil, err
 	}
 	err = t.Delete(ctx, code)
@@ -195,7 +195,7 @@ func (w *work) erase(ctx context.Context, t device.HOTPToken) (erased bool, err 
 		if w.params.Occupied && !w.params.Written {
 			return false, nil
 		}
-		err = fmt.Errorf("%w; the slot no longer holds what the desk wrote: erase it with the program that changed it, and repeat", err)
+		err = fmt.Errorf("%w; the %s no longer holds what the desk wrote: erase it with the program that changed it, and repeat", err, w.job.Token.Noun())
 	}
 	return err == nil, err
 }

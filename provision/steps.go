@@ -36,7 +36,7 @@ func program(ctx context.Context, w *work) error {
 		TokenIdentifier: w.params.Identifier, Enter: w.params.Enter,
 	}
 	if shared(w.job.Token) {
-		if err := unlock(ctx, w.device, w.job.Token, code); err != nil {
+		if err := w.unlock(ctx, w.device, w.job.Token); err != nil {
 			return err
 		}
 		c.CurrentAccessCode = code
@@ -50,15 +50,15 @@ func program(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	if state.Configured {
+	if state.Configured || state.Stale {
 		c.CurrentAccessCode = code
 	}
 	err = w.device.Program(ctx, c)
-	if rejected := (*device.RejectedError)(nil); !state.Configured || !errors.As(err, &rejected) {
+	if rejected := (*device.RejectedError)(nil); c.CurrentAccessCode.IsZero() || !errors.As(err, &rejected) {
 		return err
 	}
-	if (w.job.Kind == planEnroll || w.params.Fresh) && !w.params.Occupied && !w.params.Written {
-		return refuse("give the "+w.job.Kind+" up with tokendesk resolve --undo, and look what the slot is used for",
+	if (w.job.Kind == planEnroll || w.params.Fresh) && !w.params.Occupied && !w.params.Written && !state.Stale {
+		return refuse("give the "+w.job.Kind+" up with tokendesk resolve --undo, and look what it is used for",
 			"%s was empty when the %s began and now holds something that the desk did not write", w.job.Token.Place(), w.job.Kind)
 	}
 	c.CurrentAccessCode = secret.Secret{}
@@ -70,7 +70,7 @@ func program(ctx context.Context, w *work) error {
 func (w *work) announce(ctx context.Context, t device.HOTPToken) (state device.State, err error) {
 	state, err = t.Describe(ctx)
 	if row, _ := device.ApplicationOf(w.job.Token); err == nil && state.Configured && row.Confirms {
-		w.tell(Progress{Kind: Touch, Text: "touch the key, to let it erase what it holds", Slot: 1})
+		w.tell(Progress{Kind: Touch, Text: "touch the key, to let it erase what it holds"})
 	}
 	return state, err
 }

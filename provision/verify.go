@@ -75,8 +75,19 @@ func (p proof) check(codes []string) (next uint64, ok bool, err error) {
 // the key in hand would be asked for another touch, or for two other codes.
 func (p proof) freshSeed() secret.Secret {
 	for {
-		seed := secret.Random(seedSize)
+		seed := randomSeed()
 		if !p.clashes(seed) {
+			return seed
+		}
+		seed.Wipe()
+	}
+}
+
+// randomSeed draws a seed that does not begin with a zero, which old Nitrokeys lose (nitrokey-storage-firmware, issue 16).
+func randomSeed() secret.Secret {
+	for {
+		seed := secret.Random(seedSize)
+		if seed.Reveal()[0] != 0 {
 			return seed
 		}
 		seed.Wipe()
@@ -131,10 +142,12 @@ func confirmAll(seed secret.Secret, digits int, counter uint64, codes []string) 
 // after those goes to surplus, one code after another.
 func (r *Runner) Capture(ctx context.Context, id device.TokenID, accept func(codes []string) (bool, error), surplus func(code string), tell Tell) error {
 	return r.Open(ctx, id, func(t device.HOTPToken, _ bool) error {
-		if err := r.unlock(ctx, t, id); err != nil {
-			return err
-		}
 		err := r.capture(ctx, t, id, accept, tell)
+		if errors.Is(err, device.ErrLocked) {
+			if err = r.unlock(ctx, t, id); err == nil {
+				err = r.capture(ctx, t, id, accept, tell)
+			}
+		}
 		if err == nil && t.Emission().Typed() {
 			drain(ctx, t, surplus)
 		}
@@ -163,7 +176,7 @@ func (r *Runner) capture(ctx context.Context, t device.HOTPToken, id device.Toke
 		code, err := t.Code(touchCtx)
 		cancel()
 		if errors.Is(err, device.ErrNotACode) {
-			tell(Progress{Kind: Note, Text: "that was not a code of this slot: " + touch})
+			tell(Progress{Kind: Note, Text: "that was not a code of this " + id.Noun() + ": " + touch})
 			continue
 		}
 		if err != nil {

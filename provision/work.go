@@ -233,7 +233,7 @@ func worded(text string, id device.TokenID) string {
 	if shared(id) {
 		code = ""
 	}
-	return strings.NewReplacer("%s", noun(id), "%c", code).Replace(text)
+	return strings.NewReplacer("%s", id.Noun(), "%c", code).Replace(text)
 }
 
 // next is the first step after step i that is not in one transaction with it.

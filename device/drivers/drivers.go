@@ -60,17 +60,16 @@ func (y *yubiKey) Identify(ctx context.Context) (device.Identity, error) {
 	}
 	for _, open := range []func(context.Context) (device.Session, error){y.otp, y.oath} {
 		s, err := open(ctx)
-		if errors.Is(err, device.ErrNoApplication) {
-			continue
+		var of device.Identity
+		if err == nil {
+			of, err = s.Identify(ctx)
 		}
-		if err != nil {
+		switch { // an application that is not there, or out of order, does not take the others away
+		case err == nil:
+			id.Holds = append(id.Holds, of.Holds...)
+		case errors.Is(err, device.ErrGone), ctx.Err() != nil:
 			return id, err
 		}
-		of, err := s.Identify(ctx)
-		if err != nil {
-			return id, err
-		}
-		id.Holds = append(id.Holds, of.Holds...)
 	}
 	return id, nil
 }
@@ -128,8 +127,10 @@ func (s secrets) Credentials(ctx context.Context, password secret.Secret) ([]dev
 }
 
 func credentials(ctx context.Context, applet *oathapplet.Session, password secret.Secret) (out []device.Credential, err error) {
-	if err := applet.Unlock(ctx, password); err != nil {
-		return nil, err
+	if applet.Locked() {
+		if err := applet.Unlock(ctx, password); err != nil {
+			return nil, err
+		}
 	}
 	all, err := applet.List(ctx)
 	for _, c := range all {

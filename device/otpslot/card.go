@@ -41,9 +41,10 @@ var (
 )
 
 // PrefersCard tells whether the slots of a key with both interfaces are better reached by its smart card: from firmware 5.4.3
-// on, as yubikey-manager has it since version 5.8 (ykman/_cli/otp.py, _get_session). It is for what needs no keyboard: codes
-// are seen by a Report only. Older firmware 5 does not tell over the card what became of a write, and that of 4.0 to 5.2 has
-// no OTP application there over USB (yubikey-manager, tests/device/test_otp.py).
+// on, as yubikey-manager has it since version 5.8 (ykman/_cli/otp.py, _get_session). The desk goes to the keyboard where there
+// is one all the same: it verifies what it has written by codes, which only a Report sees. Older firmware 5 does not tell over
+// the card what became of a write, and that of 4.0 to 5.2 has no OTP application there over USB (yubikey-manager,
+// tests/device/test_otp.py).
 func PrefersCard(v device.Version) bool { return !v.Less(followsWrites) }
 
 // apdus is the link by APDUs. The application is selected before each command, as others on the same card can have been

@@ -69,7 +69,9 @@ func (s *Slot) Describe(ctx context.Context) (device.State, error) {
 	if err != nil {
 		return device.State{}, err
 	}
-	return device.State{Serial: serial, Firmware: status.Firmware, Configured: status.Configured(s.number)}, nil
+	return device.State{
+		Serial: serial, Firmware: status.Firmware, Configured: status.Configured(s.number), Stale: !s.session.link.tells(status.Firmware),
+	}, nil
 }
 
 // Program writes an HOTP configuration.

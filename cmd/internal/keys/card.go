@@ -74,7 +74,8 @@ func (c card) identify(ctx context.Context, p *port, key *Key) error {
 	}
 	if key.ID == "" && key.Problem == "" {
 		if k := p.registry.wholeOf(p); k.ID != "" {
-			key.ID, key.Serial, key.Firmware, key.Card.PIV = k.ID, k.Serial, k.Firmware, true
+			row, _ := device.ApplicationOf(device.PIVToken(k.ID))
+			key.ID, key.Serial, key.Firmware, key.Card.PIV = k.ID, k.Serial, k.Firmware, row.Family != ""
 			return nil
 		}
 	}
@@ -209,8 +210,11 @@ func again(ctx context.Context, err error, enough time.Time) bool {
 	}
 }
 
+// ErrForeign means that a card is of no make that the desk knows.
+var ErrForeign = management.ErrNotYubiKey
+
 // hopeless tells whether another look at a card would find the same.
-func hopeless(err error) bool { return errors.Is(err, management.ErrNotYubiKey) }
+func hopeless(err error) bool { return errors.Is(err, ErrForeign) }
 
 // ErrNoCards means that the desk looks for no smart cards.
 var ErrNoCards = errors.New("this desk looks for none")
@@ -261,6 +265,9 @@ func (r *Registry) findCard(id device.ID) (found *port, until time.Time, err err
 	key, soon, err := r.findKey(id)
 	if err != nil {
 		return nil, soon, err
+	}
+	if m, _ := device.FindModel(key.key.Info.Vendor, key.key.Info.Product); m.Has(device.NitrokeySlots) {
+		return nil, until, &NoCardError{ID: id} // what it has is an OpenPGP card, which the desk leaves alone
 	}
 	problem := r.cardProblem()
 	switch card := r.other(key); {

@@ -47,7 +47,7 @@ type Key struct {
 type CardFace struct {
 	Bus, Reader string // empty: none is seen
 	Emulated    bool
-	PIV         bool // it has the PIV application, as far as is known: a card that was not opened yet is taken to have it
+	PIV         bool // it has the PIV application, as far as is known: one of a YubiKey that was not opened yet is taken to have it
 	// Problem says why it cannot be used, and Cure what to do about that, if it is known.
 	Problem, Cure string
 }

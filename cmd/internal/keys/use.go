@@ -21,7 +21,7 @@ type AbsentError struct {
 
 func (e *AbsentError) Error() string {
 	if e.Card {
-		return fmt.Sprintf("of %s nothing but its smart card is seen: its OTP application may be switched off (ykman config usb --enable OTP); tokendesk doctor says more", e.ID)
+		return fmt.Sprintf("of %s nothing but its smart card is seen, and that is not reached through it; tokendesk doctor says more", e.ID)
 	}
 	text := fmt.Sprintf("%s is not inserted: insert it and repeat", e.ID)
 	if len(e.Problems) > 0 {

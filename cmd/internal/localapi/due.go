@@ -78,7 +78,7 @@ func (d *Desk) due(tx *vault.Tx, t vault.Token, slot slotState) (string, error) 
 	case t.Stale:
 		return "is to be resynced before use: tokendesk resync --capture " + string(t.ID), nil
 	case slot == slotEmpty && t.Status != vault.Pending:
-		return fmt.Sprintf("is in the inventory, and its slot is empty: somebody else has erased it; tokendesk reseed %s, or tokendesk delete %s", t.ID, t.ID), nil
+		return fmt.Sprintf("is in the inventory, and its %s is empty: somebody else has erased it; tokendesk reseed %s, or tokendesk delete %s", t.ID.Noun(), t.ID, t.ID), nil
 	}
 	if t.ID.PIV() {
 		return d.dueOnCard(tx, t)

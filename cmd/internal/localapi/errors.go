@@ -48,6 +48,7 @@ func (d *Desk) classified(err error) *api.Error {
 		waiting    *provision.ApprovalError
 		slow       *syncer.SlowDownError
 		pin        *device.PINError
+		noCard     *keys.NoCardError
 		code       api.Code
 	)
 	is := func(targets ...error) bool {
@@ -70,7 +71,7 @@ func (d *Desk) classified(err error) *api.Error {
 		return missed(miss)
 	case is(provision.ErrMismatch, device.ErrNoTouch, device.ErrAttestation, trace.ErrForeign), errors.As(err, &pin) && pin.Retries != 0, is(provision.ErrCodesWanted):
 		code = api.NotVerified
-	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins), pin != nil, errors.Is(err, errNoPIV), is(device.ErrLocked, device.ErrFull, device.ErrNoApplication, keys.ErrNoCards),
+	case errors.As(err, &rejected), errors.As(err, &firmware), errors.As(err, &twins), pin != nil, errors.Is(err, errNoPIV), is(device.ErrLocked, device.ErrFull, device.ErrNoApplication, keys.ErrNoCards, keys.ErrForeign), errors.As(err, &noCard),
 		is(device.ErrGone, device.ErrBusy, device.ErrPermission, device.ErrTimeout, device.ErrCorrupt, device.ErrMute, device.ErrManagementKey, provision.ErrNoCard):
 		code = api.Device
 	default:

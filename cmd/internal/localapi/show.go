@@ -156,13 +156,11 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 			}
 			out.Slots[i], out.Unknown = slot, out.Unknown && !known
 		}
-		for i := range out.Applets {
-			known, err := d.enrolledIn(ctx, tx, k, &out.Applets[i])
-			if err != nil {
-				return err
-			}
-			out.Unknown = out.Unknown && !known
+		known, err := d.enrolledIn(ctx, tx, &out)
+		if err != nil {
+			return err
 		}
+		out.Unknown = out.Unknown && !known
 		if out.Card == nil || out.Card.PIV == nil {
 			return nil
 		}
@@ -177,20 +175,27 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 	return out, err
 }
 
-// enrolledIn adds to an applet of a key its tokens that are in the inventory.
-func (d *Desk) enrolledIn(ctx context.Context, tx *vault.Tx, k keys.Key, a *api.Applet) (known bool, err error) {
-	for t, err := range tx.AllTokens(vault.Filter{Device: k.ID, Limit: 100}) {
+// enrolledIn adds to the applets of a key the tokens that the inventory has of them, also of an applet that was not looked into. Those
+// that the caller may not see are left out: credentials are named by people.
+func (d *Desk) enrolledIn(ctx context.Context, tx *vault.Tx, k *api.Key) (known bool, err error) {
+	for t, err := range tx.AllTokens(vault.Filter{Device: device.ID(k.ID), Limit: 100}) {
 		if err != nil {
 			return known, err
 		}
-		if !strings.HasPrefix(string(t.ID), string(device.AppToken(k.ID, a.Name+":"))) {
+		_, app, _ := strings.Cut(string(t.ID), "/")
+		applet, _, ok := strings.Cut(app, ":")
+		if known = known || ok; !ok || !sees(ctx, t.Tenant) {
 			continue
 		}
-		slot, here, err := d.recognize(ctx, tx, t.ID, slotUnseen)
+		slot, _, err := d.recognize(ctx, tx, t.ID, slotUnseen)
 		if err != nil {
 			return known, err
 		}
-		a.Tokens, known = append(a.Tokens, slot), known || here
+		i := slices.IndexFunc(k.Applets, func(a api.Applet) bool { return a.Name == applet })
+		if i < 0 {
+			i, k.Applets = len(k.Applets), append(k.Applets, api.Applet{Name: applet})
+		}
+		k.Applets[i].Tokens = append(k.Applets[i].Tokens, slot)
 	}
 	return known, nil
 }
