@@ -147,7 +147,7 @@ func (s *shared) driver(use func(*otpslot.Session)) {
 // driverSees has the driver say over both faces what a slot holds.
 func (s *shared) driverSees(number int, configured bool) {
 	s.t.Helper()
-	want := device.State{Serial: serial, Firmware: s.key.Firmware(), Configured: configured}
+	want := device.State{Serial: serial, Firmware: s.key.Firmware(), Configured: configured, Stale: isStale(s.key.Firmware())}
 	see := func(session *otpslot.Session) {
 		if got, err := slot(s.t, session, number).Describe(s.t.Context()); err != nil || got != want {
 			s.t.Errorf("slot %d is %+v, not %+v, %v", number, got, want, err)
