@@ -11,5 +11,6 @@
 // which are published, and know no others. What a token types that is no code of such a seed spoils a record (ErrForeign). A
 // Recorder sees the names of a device's other credentials, though, and whoever records decides whether that may be.
 //
-// PIV is out of its reach: piv-go opens PC/SC readers itself, and its traffic passes no device.Card.
+// PIV is not recorded. What the desk says to that application goes over a device.Card as well, but begins with secrets that it
+// draws, and piv-go, which is the second opinion there, opens PC/SC readers itself.
 package trace

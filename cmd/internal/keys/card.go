@@ -266,8 +266,8 @@ func (r *Registry) findCard(id device.ID) (found *port, until time.Time, err err
 	if err != nil {
 		return nil, soon, err
 	}
-	if m, _ := device.FindModel(key.key.Info.Vendor, key.key.Info.Product); m.Has(device.NitrokeySlots) {
-		return nil, until, &NoCardError{ID: id} // what it has is an OpenPGP card, which the desk leaves alone
+	if hasForeignCard(key.key) {
+		return nil, until, &NoCardError{ID: id}
 	}
 	problem := r.cardProblem()
 	switch card := r.other(key); {

@@ -2,12 +2,14 @@ package keys_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"tokendesk/cmd/internal/keys"
 	"tokendesk/device"
+	"tokendesk/device/emulator"
 )
 
 // onPort is a bus that knows on which USB port its readers are, as libccid tells.
@@ -61,5 +63,39 @@ func TestACardOfAnotherKeyOnThePort(t *testing.T) {
 	}
 	if k := b.until(heard, "told", func(e keys.Event) bool { return e.Key.Card.Problem != "" }).Key; k.Problem != "" {
 		t.Errorf("the keyboard has a problem, too: %+v", k)
+	}
+}
+
+// The smart card of a Nitrokey Pro is its OpenPGP card, for which another one stands here. The desk leaves it alone.
+func TestANitrokeysCardIsLeftAlone(t *testing.T) {
+	opened := new(atomic.Int32)
+	b := newCardBench(t, cards(onPort{emulatedCards.Bus, "emu1", opened}))
+	pro := emulator.NewNitrokeyPro(emulator.Options{Serial: 0x5D19, Timing: &emulator.Timing{}})
+	b.serve(pro)
+	heard := b.events()
+	if k := b.arrives(heard, pro.ID()).Key; len(k.Holds) != 3 || !k.HID() || k.Card.Bus != "" {
+		t.Errorf("%+v", k)
+	}
+	defer serveCard(t, newCardKey(10000001, 0, false))()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 2 {
+		err := b.Use(ctx, device.AppToken(pro.ID(), "oath:alice"), func(context.Context, device.HOTPToken, keys.Key) error { return nil })
+		if none := (*keys.NoCardError)(nil); !errors.As(err, &none) {
+			t.Errorf("%v", err)
+		}
+		err = b.Use(ctx, device.AppToken(pro.ID(), "hotp3"), func(ctx context.Context, token device.HOTPToken, k keys.Key) error {
+			if k.Card.Bus != "" || k.Card.PIV {
+				t.Errorf("lent with a card: %+v", k)
+			}
+			_, err := token.Describe(ctx)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if list := b.List(); len(list) != 1 || list[0].Problem != "" || list[0].Card.Bus != "" || opened.Load() != 0 {
+		t.Errorf("opened %d times: %+v", opened.Load(), list)
 	}
 }

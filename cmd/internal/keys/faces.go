@@ -90,6 +90,8 @@ func (r *Registry) whole(p *port) Key {
 	switch {
 	case p.isCard():
 		key.Card.Problem, key.Card.Cure = key.Problem, key.Cure
+	case q != nil && hasForeignCard(key):
+		// An OpenPGP card, which the desk leaves alone: nothing to tell.
 	case q != nil:
 		key.Card = q.key.Card
 		key.Card.Problem, key.Card.Cure = q.key.Problem, q.key.Cure
@@ -105,6 +107,12 @@ func (r *Registry) whole(p *port) Key {
 		}
 	}
 	return key
+}
+
+// hasForeignCard tells whether the smart card of a key is nothing that the desk works with.
+func hasForeignCard(k Key) bool {
+	m, _ := device.FindModel(k.Info.Vendor, k.Info.Product)
+	return m.Has(device.NitrokeySlots)
 }
 
 // wholeOf is whole for who does not hold the registry.

@@ -96,7 +96,7 @@ func goroutines() string {
 }
 
 // serve serves the bus until the test ends or stop is called.
-func (b *bench) serve(ks ...*emulator.YubiKey) (stop func()) {
+func (b *bench) serve(ks ...emulator.Token) (stop func()) {
 	b.t.Helper()
 	server, err := emulator.Listen(b.socket, ks...)
 	if err != nil {
