@@ -26,16 +26,18 @@ func onlyAtTheFirst(t *testing.T, p *synctest.Pair, c *openldap.Connector, seed 
 	if err := p.Providers[1].Start(); err != nil {
 		t.Fatal(err)
 	}
+	c.AwaitRested()
 }
 
 // firstReturns ends what onlyAtTheFirst began.
-func firstReturns(t *testing.T, p *synctest.Pair) {
+func firstReturns(t *testing.T, p *synctest.Pair, c *openldap.Connector) {
 	t.Helper()
 	if err := p.Providers[0].Start(); err != nil {
 		t.Fatal(err)
 	}
 	p.Heal()
 	settle(t, p)
+	c.AwaitRested()
 }
 
 // written is how often the desk has changed something at a server.
@@ -75,7 +77,7 @@ func TestCutOffWhereTheOpeningHasNotCome(t *testing.T) {
 					t.Errorf("%d writes while the other one is away, want %d", got, tc.writes)
 				}
 			}
-			firstReturns(t, p)
+			firstReturns(t, p, c)
 			for i, s := range p.Providers {
 				noLogin(t, s, "alice", seed, uint64(i), "the token was cut off")
 				if s.Login("alice", "") == nil {
@@ -107,7 +109,7 @@ func TestAdvanceWhereTheOpeningHasNotCome(t *testing.T) {
 	if got := written(t, p.Providers[1]) - before; got != 0 {
 		t.Errorf("%d writes", got)
 	}
-	firstReturns(t, p)
+	firstReturns(t, p, c)
 	if seen := apply(t, c, seed, change(vault.Advance, "alice", 5)); !seen.Enabled || seen.Counter != 5 {
 		t.Errorf("when it has returned the service shows %+v", seen)
 	}
@@ -141,7 +143,7 @@ func TestCutOffWhereTheTokenHasNotCome(t *testing.T) {
 		_, err := c.Apply(t.Context(), change(kind, "alice", 0), secret.Secret{})
 		wantError(t, err, syncer.ErrUnavailable, c.Providers()[0], token.Central(), "last")
 	}
-	firstReturns(t, p)
+	firstReturns(t, p, c)
 	apply(t, c, secret.Secret{}, change(vault.Disable, "alice", 0))
 	for i, s := range p.Providers {
 		noLogin(t, s, "alice", seed, uint64(i), "the token is disabled")
@@ -188,6 +190,7 @@ func TestNoRefusalOnAPartialView(t *testing.T) {
 	if err := p.Providers[0].Start(); err != nil {
 		t.Fatal(err)
 	}
+	c.AwaitRested()
 	_, err = c.Apply(t.Context(), of(token, vault.Assign, "alice"), seed) // the providers say different things
 	wantError(t, err, syncer.ErrNotConfirmed, "not caught up", "already has token")
 	p.Heal()

@@ -34,7 +34,7 @@ func TestAdvanceOfAClosedTokenOpensNothing(t *testing.T) {
 			raised := f.alter(token, func(t *vault.Token) { t.Counter = 5 }, vault.Change{Kind: vault.Advance, User: "alice"})
 			f.delivered(raised...)
 			noLogin(t, p.Providers[1], "alice", seed, 5, "the vault says that its codes may not be accepted")
-			firstReturns(t, p)
+			firstReturns(t, p, f.c)
 			for i, s := range p.Providers {
 				for n := uint64(5); n < 9; n++ {
 					noLogin(t, s, "alice", seed, n, "it was closed at the other provider")

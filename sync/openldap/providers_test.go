@@ -132,6 +132,7 @@ func TestProviderDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		settle(t, p)
+		c.AwaitRested()
 		apply(t, c, seed, change(vault.Put, "alice", 0)) // the login is known to one of them only
 		agree(t, p, c, base+1)
 	}

@@ -64,7 +64,7 @@ func TestRemoveWhereTheOpeningHasNotCome(t *testing.T) {
 	for range 2 {
 		remains(t, c, change(vault.Remove, "alice", 0))
 	}
-	firstReturns(t, p)
+	firstReturns(t, p, c)
 	wantGone(t, p, false)
 	for i, s := range p.Providers {
 		noLogin(t, s, "alice", seed, uint64(i), "the token was removed")
@@ -92,7 +92,7 @@ func TestPutAfterRemoveWhileAProviderIsAway(t *testing.T) {
 			remains(t, c, change(vault.Remove, "alice", 0))
 			apply(t, c, seed, again(vault.Put, "bob", 3), again(vault.Assign, "bob", 3))
 			login(t, p.Providers[1], "bob", seed, 3)
-			firstReturns(t, p)
+			firstReturns(t, p, c)
 			for i, s := range p.Providers {
 				login(t, s, "bob", seed, uint64(4+i))
 				noLogin(t, s, "alice", old, uint64(40+i), "it was removed")
@@ -113,7 +113,7 @@ func TestRemoveWhereTheTokenHasNotCome(t *testing.T) {
 	if errors.Is(err, syncer.ErrRemains) {
 		t.Errorf("%q says that it is closed", err)
 	}
-	firstReturns(t, p)
+	firstReturns(t, p, c)
 	apply(t, c, secret.Secret{}, change(vault.Remove, "alice", 0))
 	settle(t, p)
 	wantGone(t, p, true)
