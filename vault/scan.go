@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -47,14 +48,14 @@ func (v *Vault) EachSeed(ctx context.Context, workers int, fn func(worker int, e
 		return err
 	}
 	defer leave() // the keys are there until then
-	g, ctx := errgroup.WithContext(ctx)
+	g, going := errgroup.WithContext(ctx)
 	full, free := make(chan *seedChunk), make(chan *seedChunk, workers+1)
 	for range cap(free) {
 		free <- &seedChunk{}
 	}
 	g.Go(func() error {
 		defer close(full)
-		return s.copySeeds(ctx, free, full)
+		return s.copySeeds(going, free, full)
 	})
 	for i := range workers {
 		g.Go(func() error {
@@ -69,7 +70,7 @@ func (v *Vault) EachSeed(ctx context.Context, workers int, fn func(worker int, e
 			return nil
 		})
 	}
-	return g.Wait()
+	return cmp.Or(g.Wait(), ctx.Err()) // nobody may have noticed an end that came late
 }
 
 // seedChunk is a part of the vault as it is stored: sealed.

@@ -35,7 +35,7 @@ var mutants = []mutant{
 		code = unsealedCode.Clone()
 	}
 `},
-			{"provision/enroll.go", "seed := secret.Random(seedSize)\n", `$0	if !unsealedSeed.IsZero() {
+			{"provision/enroll.go", "seed := randomSeed()\n", `$0	if !unsealedSeed.IsZero() {
 		seed = unsealedSeed.Clone()
 	}
 `},
