@@ -95,6 +95,8 @@ func TestOverReader(t *testing.T) {
 func awaitCard(ctx context.Context, open func(context.Context) (device.Card, error), there bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond) // so as not to be all that pcscd does
+	defer again.Stop()
 	for {
 		card, err := open(ctx)
 		if err == nil {
@@ -106,7 +108,10 @@ func awaitCard(ctx context.Context, open func(context.Context) (device.Card, err
 		case there && err == nil, !there && errors.Is(err, device.ErrGone):
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond) // so as not to be all that pcscd does
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+		}
 	}
 }
 
