@@ -31,6 +31,8 @@ func TestMain(m *testing.M) {
 		exit(writer(os.Args[1]))
 	case "disk full":
 		exit(diskFull(os.Args[1]))
+	case "pass on":
+		exit(passOn())
 	default:
 		exit(fmt.Errorf("unknown role %q", role))
 	}

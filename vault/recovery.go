@@ -57,16 +57,43 @@ func encloseRoot(root secret.Secret, names []string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// encryptInto is age.Encrypt. Its keys and the buffer for what is written are erased once they are not used any more.
+// encryptInto is age.Encrypt. Its keys, and its buffers with what is written, are erased once they are not used any more.
 func encryptInto(dst io.Writer, recipients ...age.Recipient) (w io.WriteCloser, err error) {
 	secret.Do(func() { w, err = age.Encrypt(dst, recipients...) })
-	return w, err
+	if err != nil {
+		return nil, err
+	}
+	return erasedWriter{w}, nil
 }
 
-// decryptFrom is age.Decrypt. Its keys and the buffer for what is read are erased once they are not used any more.
+// decryptFrom is age.Decrypt. Its keys, and its buffers with what is read, are erased once they are not used any more.
 func decryptFrom(src io.Reader, ids ...age.Identity) (r io.Reader, err error) {
 	secret.Do(func() { r, err = age.Decrypt(src, ids...) })
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	return erasedReader{r}, nil
+}
+
+// erasedWriter writes in secret.Do: age makes its buffers as they are needed.
+type erasedWriter struct{ w io.WriteCloser }
+
+func (e erasedWriter) Write(p []byte) (n int, err error) {
+	secret.Do(func() { n, err = e.w.Write(p) })
+	return n, err
+}
+
+func (e erasedWriter) Close() (err error) {
+	secret.Do(func() { err = e.w.Close() })
+	return err
+}
+
+// erasedReader reads in secret.Do.
+type erasedReader struct{ r io.Reader }
+
+func (e erasedReader) Read(p []byte) (n int, err error) {
+	secret.Do(func() { n, err = e.r.Read(p) })
+	return n, err
 }
 
 // identities reads an age identity file.

@@ -49,8 +49,9 @@ func TestTransactionOfAnotherProgram(t *testing.T) {
 	begin := time.Now()
 	const times = 3
 	for range times {
-		_, err := open(t.Context(), r.Readers[0])
-		expectError(t, err, device.ErrBusy, busy(holders("/proc")).Cure)
+		if _, err := open(t.Context(), r.Readers[0]); !errors.Is(err, device.ErrBusy) {
+			t.Error(err)
+		}
 	}
 	if d := time.Since(begin); d >= connectTime {
 		t.Errorf("the second one and later ones, too, have waited: %v", d)
