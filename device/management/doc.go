@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 )
 
 // Info is what a YubiKey tells of itself.
@@ -21,25 +22,13 @@ type Info struct {
 // ErrNotYubiKey means that a card has none of the applications by which a YubiKey tells who it is.
 var ErrNotYubiKey = errors.New("the card is no YubiKey")
 
-// Identifiers of applications (yubikit, core/smartcard: AID).
-var (
-	aidManagement = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x47, 0x11, 0x17}
-	aidOTP        = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x20, 0x01}
-	aidPIV        = []byte{0xA0, 0x00, 0x00, 0x03, 0x08}
-)
-
 // Instructions.
 const (
-	insSelect     = 0xA4
 	insReadConfig = 0x1D // of the management application
 	insVersion    = 0xFD // of PIV
 	insSerial     = 0xF8 // of PIV, from firmware 5 on
 	insOTP        = 0x01 // with the command in P1
 	otpSerial     = 0x10
-)
-
-const (
-	statusOK = 0x9000
 )
 
 // Read asks a card who it is. It fails with ErrNotYubiKey if the card has none of a YubiKey's applications.
@@ -83,22 +72,29 @@ type session struct {
 	card device.Card
 }
 
-// send transmits a command without P2 and returns the answer if its status is good.
-func (s session) send(ins, p1 byte, data []byte) (answer []byte, ok bool, err error) {
-	if err := s.ctx.Err(); err != nil {
-		return nil, false, err
+// choose selects an application. It is not ok if the card refuses.
+func (s session) choose(aid []byte) (answer []byte, ok bool, err error) {
+	return granted(apdu.Select(s.ctx, s.card, aid))
+}
+
+// ask sends a command without data. It is not ok if the card refuses.
+func (s session) ask(ins, p1 byte) (answer []byte, ok bool, err error) {
+	return granted(apdu.Send(s.ctx, s.card, apdu.Command{Ins: ins, P1: p1}, nil))
+}
+
+func granted(answer []byte, err error) ([]byte, bool, error) {
+	if _, refused := errors.AsType[apdu.Status](err); refused {
+		return nil, false, nil
 	}
-	apdu := append([]byte{0, ins, p1, 0, byte(len(data))}, data...)
-	answer, status, err := s.card.Transmit(apdu)
 	if err != nil {
 		return nil, false, fmt.Errorf("cannot ask the card who it is: %w", err)
 	}
-	return answer, status == statusOK, nil
+	return answer, true, nil
 }
 
 // management asks the management application. Those before firmware 4.1 only have a version.
 func (s session) management() (info Info, told bool, err error) {
-	text, ok, err := s.send(insSelect, 4, aidManagement)
+	text, ok, err := s.choose(apdu.Management)
 	if err != nil || !ok {
 		return Info{}, false, err
 	}
@@ -107,7 +103,7 @@ func (s session) management() (info Info, told bool, err error) {
 		return Info{}, false, nil
 	}
 	info.Firmware = version
-	config, ok, err := s.send(insReadConfig, 0, nil)
+	config, ok, err := s.ask(insReadConfig, 0)
 	if err != nil || !ok {
 		return info, false, err
 	}
@@ -119,15 +115,15 @@ func (s session) management() (info Info, told bool, err error) {
 
 // piv asks the PIV application for its version, which from firmware 4 on is that of the key, and for the serial.
 func (s session) piv() (info Info, ok bool, err error) {
-	if _, ok, err = s.send(insSelect, 4, aidPIV); err != nil || !ok {
+	if _, ok, err = s.choose(apdu.PIV); err != nil || !ok {
 		return Info{}, false, err
 	}
-	version, ok, err := s.send(insVersion, 0, nil)
+	version, ok, err := s.ask(insVersion, 0)
 	if err != nil || !ok || len(version) != 3 {
 		return Info{}, false, err // another vendor's PIV card
 	}
 	info.Firmware = device.Version{Major: version[0], Minor: version[1], Build: version[2]}
-	serial, ok, err := s.send(insSerial, 0, nil)
+	serial, ok, err := s.ask(insSerial, 0)
 	if err == nil && ok {
 		info.Serial, _ = parseSerial(serial)
 	}
@@ -136,12 +132,12 @@ func (s session) piv() (info Info, ok bool, err error) {
 
 // otp asks the OTP application, whose status begins with the version.
 func (s session) otp() (info Info, ok bool, err error) {
-	status, ok, err := s.send(insSelect, 4, aidOTP)
+	status, ok, err := s.choose(apdu.OTP)
 	if err != nil || !ok || len(status) < 3 {
 		return Info{}, false, err
 	}
 	info.Firmware = device.Version{Major: status[0], Minor: status[1], Build: status[2]}
-	serial, ok, err := s.send(insOTP, otpSerial, nil)
+	serial, ok, err := s.ask(insOTP, otpSerial)
 	if err == nil && ok {
 		info.Serial, _ = parseSerial(serial)
 	}

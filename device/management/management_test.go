@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/device/emulator/smartcard"
 )
 
@@ -55,16 +56,16 @@ type card struct {
 	asked    int
 }
 
-func (c *card) Transmit(apdu []byte) ([]byte, uint16, error) {
+func (c *card) Transmit(command []byte) ([]byte, uint16, error) {
 	c.asked++
-	if apdu[1] == insSelect {
-		c.selected = map[string]string{string(aidManagement): "management", string(aidPIV): "piv", string(aidOTP): "otp"}[string(apdu[5:])]
+	if command[1] == 0xA4 {
+		c.selected = map[string]string{string(apdu.Management): "management", string(apdu.PIV): "piv", string(apdu.OTP): "otp"}[string(command[5:])]
 	}
-	answer, ok := c.answers[fmt.Sprintf("%s:%02x", c.selected, apdu[1])]
+	answer, ok := c.answers[fmt.Sprintf("%s:%02x", c.selected, command[1])]
 	if !ok {
 		return nil, 0x6A82, nil
 	}
-	return []byte(answer), statusOK, nil
+	return []byte(answer), 0x9000, nil
 }
 
 func (c *card) Close() error { return nil }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 )
 
 // Calculate returns a code: of an HOTP credential the next one, after which its counter has moved even if the answer was lost; of
@@ -44,7 +45,7 @@ func (s *Session) calculate(ctx context.Context, name string, challenge []byte) 
 	data := appendField(appendField(nil, tagName, []byte(name)), tagChallenge, challenge)
 	answer, err := s.do(ctx, what, insCalculate, truncated, data)
 	switch {
-	case isStatus(err, statusNothing, statusNotFound):
+	case apdu.Is(err, apdu.NotUsable, apdu.NotFound):
 		return "", &device.CureError{Err: fmt.Errorf("%w: %s", err, name), Cure: "somebody has erased it: enroll the token again"}
 	case err != nil:
 		return "", err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/vault/secret"
 )
 
@@ -91,8 +92,8 @@ func (s *Session) put(ctx context.Context, c Credential, seed, pin secret.Secret
 		return err
 	}
 	err := s.write(ctx, c, seed)
-	taken := isStatus(err, statusBlocked, statusExists)
-	if s.about.nitrokey && isStatus(err, statusFull) { // it looks for room before it looks for the name
+	taken := apdu.Is(err, apdu.Blocked, apdu.Conditions)
+	if s.about.nitrokey && apdu.Is(err, apdu.Full) { // it looks for room before it looks for the name
 		var unknown error
 		if taken, unknown = s.has(ctx, c.Name); unknown != nil {
 			return unknown
@@ -105,7 +106,7 @@ func (s *Session) put(ctx context.Context, c Credential, seed, pin secret.Secret
 		err = s.write(ctx, c, seed)
 	}
 	switch {
-	case isStatus(err, statusFull):
+	case apdu.Is(err, apdu.Full):
 		return &device.CureError{
 			Err:  fmt.Errorf("cannot write the credential: %w", device.ErrFull),
 			Cure: "delete a credential that nobody needs",
@@ -165,7 +166,7 @@ func (s *Session) write(ctx context.Context, c Credential, seed secret.Secret) e
 // makeRoom deletes a credential whose name is taken. If a Nitrokey 3 does not find it, it is protected by the PIN.
 func (s *Session) makeRoom(ctx context.Context, name string, pin secret.Secret) error {
 	err := s.remove(ctx, name)
-	if !isStatus(err, statusNothing, statusNotFound) {
+	if !apdu.Is(err, apdu.NotUsable, apdu.NotFound) {
 		return err
 	}
 	const what = "erase a credential that is protected by the key's PIN"
@@ -196,7 +197,7 @@ func (s *Session) delete(ctx context.Context, name string, pin secret.Secret) er
 		return s.makeRoom(ctx, name, pin)
 	}
 	err := s.remove(ctx, name)
-	if isStatus(err, statusNothing, statusNotFound) {
+	if apdu.Is(err, apdu.NotUsable, apdu.NotFound) {
 		return nil
 	}
 	return err

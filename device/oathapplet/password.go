@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/vault/secret"
 )
 
@@ -66,7 +67,7 @@ func (s *Session) validate(ctx context.Context, password secret.Secret) error {
 	}
 	answer, err := s.do(ctx, what, insValidate, 0, appendField(appendField(nil, tagResponse, response), tagChallenge, challenge))
 	switch {
-	case isStatus(err, statusSyntax, statusDenied, statusNothing):
+	case apdu.Is(err, apdu.WrongData, apdu.Denied, apdu.NotUsable):
 		return fmt.Errorf("cannot %s: %w", what, &device.PINError{Name: "password", Retries: device.Unlimited})
 	case err != nil:
 		return err
@@ -111,7 +112,7 @@ func (s *Session) verifyPIN(ctx context.Context, pin secret.Secret) error {
 	}
 	size := 2 + pin.Len()
 	err := s.doSecretly(ctx, what, insVerifyPIN, size, func(b []byte) []byte { return appendField(b, tagPIN, pin.Reveal()) })
-	if !isStatus(err, statusWrongPIN) {
+	if !apdu.Is(err, apdu.Warning) {
 		return s.refused(err, true)
 	}
 	left := s.about.tries - 1

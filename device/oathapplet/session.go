@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 )
 
 // Session is a conversation with the OATH application of an opened card, which stays selected: nobody else may use the card as
@@ -17,8 +18,6 @@ type Session struct {
 }
 
 var _ device.Session = (*Session)(nil)
-
-var aid = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x21, 0x01}
 
 // Open selects the OATH application of a card. It fails with device.ErrNoApplication if the card has none.
 func Open(ctx context.Context, card device.Card) (*Session, error) {
@@ -32,18 +31,18 @@ func Open(ctx context.Context, card device.Card) (*Session, error) {
 // choose selects the application, which then forgets that it was shown its password.
 func (s *Session) choose(ctx context.Context) error {
 	const what = "select the OATH application"
-	answer, err := s.send(ctx, what, append([]byte{0, insSelect, 4, 0, byte(len(aid))}, aid...))
-	if isStatus(err, statusNotFound, statusCommand, statusP1P2) {
+	answer, err := apdu.Select(ctx, s.card, apdu.OATH)
+	if apdu.IsUnknown(err) {
 		return &device.CureError{
 			Err:  fmt.Errorf("cannot %s: %w", what, device.ErrNoApplication),
 			Cure: "if the key has it switched off, switch it on: ykman config usb --enable OATH",
 		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		s.about, err = parseSelect(answer)
 	}
-	if s.about, err = parseSelect(answer); err != nil {
-		return fmt.Errorf("cannot %s: %w", what, err)
+	if err != nil {
+		return failed(what, err)
 	}
 	s.locked = s.about.challenge != nil
 	return nil

@@ -2,36 +2,16 @@ package otpslot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 )
 
-// aid names the OTP application (yubikit, core/__init__.py: AID.OTP).
-var aid = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x20, 0x01}
-
-// Instructions. There is another one that reads the status, 03, which is not used: SELECT tells the status as well, and 03
-// takes the password away from an OATH application that somebody has selected in between.
-const (
-	insSelect  = 0xA4
-	selectName = 0x04 // P1
-	insCommand = 0x01 // P1 is the slot command
-)
-
-// Status words (ISO/IEC 7816-4, table 6).
-const (
-	swOK          = 0x9000
-	swConditions  = 0x6985
-	swSecurity    = 0x6982
-	swWrongData   = 0x6A80
-	swUnsupported = 0x6A81
-	swNotFound    = 0x6A82
-	swP1P2        = 0x6A86
-	swOldP1P2     = 0x6B00
-	swInstruction = 0x6D00
-	swClass       = 0x6E00
-)
+// insCommand is the instruction whose P1 is a slot command. There is another one that reads the status, 03, which is not used:
+// SELECT tells the status as well, and 03 takes the password away from an OATH application that somebody has selected in
+// between.
+const insCommand = 0x01
 
 // Firmware whose status does not follow what is written over a smart card until the key is inserted again: the sequence drops
 // to 0, or is that of before (yubikit, yubiotp.py: "programming state does not update").
@@ -72,9 +52,8 @@ func (l apdus) took(before, after Status) bool {
 func (l apdus) reclaims() bool { return false }
 
 func (l apdus) status(ctx context.Context) (Status, error) {
-	answer, err := l.transmit(ctx, insSelect, selectName, aid)
-	var refused refusal
-	if errors.As(err, &refused) && refused.unknown() {
+	answer, err := apdu.Select(ctx, l.card, apdu.OTP)
+	if apdu.IsUnknown(err) {
 		return Status{}, device.ErrNoApplication
 	}
 	if err != nil {
@@ -87,10 +66,9 @@ func (l apdus) write(ctx context.Context, command byte, payload []byte) (before,
 	if before, err = l.status(ctx); err != nil {
 		return before, after, err
 	}
-	answer, err := l.transmit(ctx, insCommand, command, payload)
-	var refused refusal
+	answer, err := l.command(ctx, command, payload)
 	switch {
-	case errors.As(err, &refused) && refused.final():
+	case isFinal(err):
 		return before, before, nil // it says so, where a keyboard would be silent
 	case err != nil:
 		return before, after, err
@@ -106,10 +84,9 @@ func (l apdus) ask(ctx context.Context, command byte, n int) ([]byte, error) {
 	if _, err := l.status(ctx); err != nil {
 		return nil, err
 	}
-	answer, err := l.transmit(ctx, insCommand, command, nil)
-	var refused refusal
+	answer, err := l.command(ctx, command, nil)
 	switch {
-	case errors.As(err, &refused) && refused.final(), err == nil && len(answer) == 0:
+	case isFinal(err), err == nil && len(answer) == 0:
 		return nil, ErrSerialHidden
 	case err != nil:
 		return nil, err
@@ -119,22 +96,8 @@ func (l apdus) ask(ctx context.Context, command byte, n int) ([]byte, error) {
 	return answer, nil
 }
 
-// transmit sends a command APDU with up to 255 bytes of data and no Le.
-func (l apdus) transmit(ctx context.Context, ins, p1 byte, data []byte) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	apdu := make([]byte, 0, 5+len(data)) // grown, it would leave copies behind
-	apdu = append(apdu, 0, ins, p1, 0)
-	if len(data) > 0 {
-		apdu = append(append(apdu, byte(len(data))), data...)
-	}
-	defer clear(apdu)
-	answer, sw, err := l.card.Transmit(apdu)
-	if err == nil && sw != swOK {
-		err = refusal(sw)
-	}
-	return answer, err
+func (l apdus) command(ctx context.Context, command byte, payload []byte) ([]byte, error) {
+	return apdu.Send(ctx, l.card, apdu.Command{Ins: insCommand, P1: command}, payload)
 }
 
 // toldStatus reads the status that a card tells. What follows it is left alone, as yubikit does.
@@ -145,25 +108,7 @@ func toldStatus(answer []byte) (Status, error) {
 	return parseStatus([statusSize]byte(answer[:statusSize])), nil
 }
 
-// refusal is a status word other than success.
-type refusal uint16
-
-func (r refusal) Error() string { return fmt.Sprintf("the card refuses with status %04x", uint16(r)) }
-
-// unknown tells whether a card that refuses SELECT so has no such application (yubikit, core/smartcard: select).
-func (r refusal) unknown() bool {
-	switch r {
-	case swNotFound, swUnsupported, swInstruction, swClass, swP1P2, swOldP1P2:
-		return true
-	}
-	return false
-}
-
-// final tells whether the application has understood a command that it refuses so.
-func (r refusal) final() bool {
-	switch r {
-	case swConditions, swSecurity, swWrongData, swP1P2, swOldP1P2:
-		return true
-	}
-	return false
+// isFinal tells whether the application has understood a command that it refuses so.
+func isFinal(err error) bool {
+	return apdu.Is(err, apdu.Conditions, apdu.Denied, apdu.WrongData, apdu.WrongP1P2, apdu.OtherP1P2)
 }

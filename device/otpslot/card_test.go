@@ -77,7 +77,7 @@ func TestCardVector(t *testing.T) {
 		}
 		const configuration = "e1631234567800" + "00000000000000" + "00003738393000" + "01313233343536" +
 			"37383930313233" + "34353601020304" + "05060624604200" + "006cb3"
-		want := []string{selected, selected, "00011000", selected, "000103003a" + configuration + "aabbccddeeff"}
+		want := []string{selected, selected, "0001100000", selected, "000103003a" + configuration + "aabbccddeeff"}
 		if !slices.Equal(r.sent, want) {
 			t.Errorf("sent %q", r.sent)
 		}

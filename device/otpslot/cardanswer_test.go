@@ -138,7 +138,7 @@ func (c *scriptedCard) take(n int) []byte {
 
 func (c *scriptedCard) Transmit(apdu []byte) ([]byte, uint16, error) {
 	c.calls++
-	whole := len(apdu) == 4 || len(apdu) > 5 && len(apdu) <= 5+58 && int(apdu[4]) == len(apdu)-5
+	whole := len(apdu) >= 5 && len(apdu) <= 5+58 && int(apdu[4]) == len(apdu)-5
 	if !whole || apdu[0] != 0 || apdu[1] != 0xA4 && apdu[1] != 1 {
 		panic("a malformed APDU was sent")
 	}

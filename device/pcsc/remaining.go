@@ -1,6 +1,10 @@
 package pcsc
 
-import "bytes"
+import (
+	"bytes"
+
+	"tokendesk/device/apdu"
+)
 
 // The OATH application of YubiKeys gives the rest of a long answer to an instruction of its own, SEND REMAINING (YKOATH protocol).
 // On a Nitrokey 3, which has an application of that name, it is what is between that and the reader that divides answers, and
@@ -12,15 +16,13 @@ const (
 	tagSerial     = 0x8F // in the Nitrokey 3's answer to SELECT
 )
 
-var aidOATH = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x21, 0x01}
-
 // isSelect tells whether a command asks for another application.
 func isSelect(apdu []byte) bool { return len(apdu) > 4 && apdu[1] == insSelect && apdu[2] == byName }
 
 // hasRemaining tells whether an application that was selected, with this answer, has SEND REMAINING.
 func hasRemaining(selected, answer []byte) bool {
 	c, err := parse(selected)
-	if err != nil || !bytes.Equal(c.data, aidOATH) {
+	if err != nil || !bytes.Equal(c.data, apdu.OATH) {
 		return false
 	}
 	for rest := answer; len(rest) >= 2 && len(rest) >= 2+int(rest[1]); rest = rest[2+int(rest[1]):] {

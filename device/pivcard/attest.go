@@ -10,6 +10,7 @@ import (
 	"github.com/go-piv/piv-go/v2/piv"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 )
 
 // emulatorRoot ends the attestations of emulated cards. It proves nothing: everybody can have its key.
@@ -43,7 +44,7 @@ func (c *Card) Attest(ctx context.Context, slot device.PIVSlot) (device.PIVKey, 
 		return device.PIVKey{}, fmt.Errorf("%w: the key in slot %s was not generated on it", device.ErrAttestation, slot)
 	}
 	key, err := c.attest(ctx, slot, known)
-	if isStatus(err, statusNotFound, statusNoKey, statusWrongData) {
+	if apdu.Is(err, apdu.NotFound, apdu.NoReference, apdu.WrongData) {
 		return device.PIVKey{}, fmt.Errorf("slot %s has no key that was generated on the card: %w", slot, err)
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/vault/secret"
 )
 
@@ -47,7 +48,7 @@ func (c *Card) certificate(ctx context.Context, slot device.PIVSlot) (certificat
 // object reads a data object; nil: there is none.
 func (c *Card) object(ctx context.Context, id uint32) ([]byte, error) {
 	answer, err := c.do(ctx, fmt.Sprintf("read object %x", id), insGetData, 0x3F, 0xFF, name(id))
-	if isStatus(err, statusNotFound, statusNoKey) {
+	if apdu.Is(err, apdu.NotFound, apdu.NoReference) {
 		return nil, nil
 	}
 	if err != nil {
@@ -98,7 +99,7 @@ func (c *Card) SetCertificate(ctx context.Context, management secret.Secret, slo
 		return err
 	}
 	_, err = c.do(ctx, "store the certificate in slot "+slot.String(), insPutData, 0x3F, 0xFF, append(name(s.Object), object...))
-	if isStatus(err, statusFull, statusTooLong) {
+	if apdu.Is(err, apdu.Full, apdu.WrongLength) {
 		return tooLarge
 	}
 	return err

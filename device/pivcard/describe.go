@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 )
 
 // Tags of metadata (developers.yubico.com, PIV: GET METADATA).
@@ -117,7 +118,7 @@ func (c *Card) describeSlot(ctx context.Context, slot device.PIVSlot) (key *devi
 
 // isStrange tells whether the card has answered, by what is not understood.
 func isStrange(err error) bool {
-	_, refused := errors.AsType[status](err)
+	_, refused := errors.AsType[apdu.Status](err)
 	return refused || errors.Is(err, device.ErrCorrupt)
 }
 
@@ -137,7 +138,7 @@ func (c *Card) key(ctx context.Context, slot device.PIVSlot) (*device.PIVKey, er
 			key = &device.PIVKey{PIVKeySpec: device.PIVKeySpec{Slot: slot, Algorithm: attested.Algorithm}, Public: attested.Public}
 		}
 		return key, nil
-	case isStatus(err, statusNotFound, statusNoKey, statusWrongData, statusNoCommand, statusDenied, statusWrongP1P2, statusCondition):
+	case apdu.Is(err, apdu.NotFound, apdu.NoReference, apdu.WrongData, apdu.NoCommand, apdu.Denied, apdu.WrongP1P2, apdu.Conditions):
 		return key, nil
 	case errors.As(err, new(*device.FirmwareError)):
 		return key, nil
@@ -151,7 +152,7 @@ func (c *Card) keyOf(ctx context.Context, slot device.PIVSlot) (*device.PIVKey, 
 		return nil, nil
 	}
 	about, err := c.metadata(ctx, byte(slot))
-	if isStatus(err, statusNotFound, statusNoKey) {
+	if apdu.Is(err, apdu.NotFound, apdu.NoReference) {
 		return nil, nil
 	}
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/device/management"
 	"tokendesk/device/pcsc"
 )
@@ -29,11 +30,6 @@ type Card struct {
 }
 
 var _ device.PIV = (*Card)(nil)
-
-var (
-	aid           = []byte{0xA0, 0x00, 0x00, 0x03, 0x08}
-	aidManagement = []byte{0xA0, 0x00, 0x00, 0x05, 0x27, 0x47, 0x11, 0x17} // which all YubiKeys have
-)
 
 // Open opens the card in a reader exclusively, and selects its PIV application. Besides the errors of a device.CardBus it
 // fails with management.ErrNotYubiKey, or with a *device.CureError if there is no PIV application. Who expects a certain
@@ -58,8 +54,8 @@ func New(ctx context.Context, card device.Card, emulated bool) (*Card, error) {
 		return nil, err
 	}
 	c := &Card{card: card, emulated: emulated, info: info}
-	err = c.choose(ctx, aid)
-	if isStatus(err, statusNotFound) {
+	err = c.choose(ctx, apdu.PIV)
+	if apdu.Is(err, apdu.NotFound) {
 		return nil, &device.CureError{
 			Err:  errors.New("the key has no PIV application, or has it switched off"),
 			Cure: "switch it on: ykman config usb --enable PIV",
@@ -81,7 +77,8 @@ func New(ctx context.Context, card device.Card, emulated bool) (*Card, error) {
 
 // choose selects an application.
 func (c *Card) choose(ctx context.Context, id []byte) error {
-	_, err := c.do(ctx, fmt.Sprintf("select application %X", id), insSelect, 4, 0, id)
+	_, err := apdu.Select(ctx, c.card, id)
+	err = failed(fmt.Sprintf("select application %X", id), err)
 	return err
 }
 
@@ -90,10 +87,10 @@ func (c *Card) forget(ctx context.Context) error {
 	if !c.proven {
 		return nil
 	}
-	if err := c.choose(ctx, aidManagement); err != nil && !isStatus(err, statusNotFound) {
+	if err := c.choose(ctx, apdu.Management); err != nil && !apdu.Is(err, apdu.NotFound) {
 		return err
 	}
-	err := c.choose(ctx, aid)
+	err := c.choose(ctx, apdu.PIV)
 	c.proven = err != nil
 	return err
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/go-piv/piv-go/v2/piv"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/device/emulator/smartcard"
 	"tokendesk/device/management"
 )
@@ -195,7 +196,7 @@ func TestSlots(t *testing.T) {
 }
 
 func TestStatusesAreExplained(t *testing.T) {
-	for s, want := range map[status]string{statusBlocked: "the card refuses: blocked (status 6983)", 0x1234: "the card refuses: for a reason of its own (status 1234)"} {
+	for s, want := range map[apdu.Status]string{apdu.Blocked: "the card refuses: blocked (status 6983)", 0x1234: "the card refuses: for a reason of its own (status 1234)"} {
 		if s.Error() != want {
 			t.Errorf("%q, not %q", s.Error(), want)
 		}

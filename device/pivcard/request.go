@@ -13,6 +13,7 @@ import (
 	"io"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/vault/secret"
 )
 
@@ -81,7 +82,7 @@ func (s signer) Sign(_ io.Reader, digest []byte, options crypto.SignerOpts) ([]b
 	}
 	template := element(0x7C, append(element(0x82), element(0x81, digest...)...)...)
 	answer, err := s.card.do(s.ctx, "sign by the key in slot "+s.key.Slot.String(), insAuthenticate, algorithm, byte(s.key.Slot), template)
-	if isStatus(err, statusDenied) && s.key.Touch != device.TouchNever {
+	if apdu.Is(err, apdu.Denied) && s.key.Touch != device.TouchNever {
 		return nil, fmt.Errorf("%w: %w", device.ErrNoTouch, err)
 	}
 	if err != nil {

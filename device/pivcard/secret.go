@@ -11,6 +11,7 @@ import (
 	"fmt"
 
 	"tokendesk/device"
+	"tokendesk/device/apdu"
 	"tokendesk/vault/secret"
 )
 
@@ -30,11 +31,13 @@ func or(s secret.Secret, factory string) secret.Secret {
 	return s.Clone()
 }
 
-// pad writes a PIN or PUK as cards take it: 8 bytes, filled up with FF (SP 800-73-4 part 2, section 2.4.3).
-func pad(b []byte, pin secret.Secret) {
-	for i := copy(b[:device.MaxPINSize], pin.Reveal()); i < device.MaxPINSize; i++ {
-		b[i] = 0xFF
+// appendPIN adds a PIN or PUK as cards take it: 8 bytes, filled up with FF (SP 800-73-4 part 2, section 2.4.3).
+func appendPIN(b []byte, pin secret.Secret) []byte {
+	b = append(b, pin.Reveal()...)
+	for range device.MaxPINSize - pin.Len() {
+		b = append(b, 0xFF)
 	}
+	return b
 }
 
 func checkSize(name string, s secret.Secret) error {
@@ -46,13 +49,13 @@ func checkSize(name string, s secret.Secret) error {
 
 // pinError says that a PIN or PUK was refused, if that is why.
 func pinError(err error, name string) error {
-	code, ok := errors.AsType[status](err)
+	code, ok := errors.AsType[apdu.Status](err)
 	switch {
 	case !ok:
 		return err
-	case code == statusBlocked:
+	case code == apdu.Blocked:
 		return &device.PINError{Name: name}
-	case code&^0xF == statusRetries, code&^0xF == statusOldRetries:
+	case code&^0xF == apdu.Retries, code&^0xF == apdu.Warning:
 		return &device.PINError{Name: name, Retries: int(code & 0xF)}
 	}
 	return err
@@ -66,7 +69,7 @@ func (c *Card) VerifyPIN(ctx context.Context, pin secret.Secret) error {
 		return err
 	}
 	c.proven = true
-	err := c.doSecretly(ctx, "verify the PIN", insVerify, 0, refPIN, device.MaxPINSize, func(b []byte) { pad(b, pin) })
+	err := c.doSecretly(ctx, "verify the PIN", insVerify, 0, refPIN, device.MaxPINSize, func(b []byte) []byte { return appendPIN(b, pin) })
 	return pinError(err, "PIN")
 }
 
@@ -92,11 +95,10 @@ func (c *Card) replace(ctx context.Context, ins, ref byte, current, next secret.
 		return err
 	}
 	c.proven = true
-	err := c.doSecretly(ctx, "set the "+gets, ins, 0, ref, 2*device.MaxPINSize, func(b []byte) {
-		pad(b, current)
-		pad(b[device.MaxPINSize:], next)
+	err := c.doSecretly(ctx, "set the "+gets, ins, 0, ref, 2*device.MaxPINSize, func(b []byte) []byte {
+		return appendPIN(appendPIN(b, current), next)
 	})
-	if isStatus(err, statusWrongData, statusCondition) {
+	if apdu.Is(err, apdu.WrongData, apdu.Conditions) {
 		return &device.CureError{Err: err, Cure: "choose another " + gets + ": the card may refuse simple ones"}
 	}
 	return pinError(err, has)
@@ -134,9 +136,8 @@ func (c *Card) SetManagementKey(ctx context.Context, current, next secret.Secret
 		return err
 	}
 	const header = 3
-	return c.doSecretly(ctx, "set the management key", insSetManagement, 0xFF, 0xFF, header+next.Len(), func(b []byte) {
-		b[0], b[1], b[2] = c.defaultAlgorithm(), refManagement, byte(next.Len())
-		copy(b[header:], next.Reveal())
+	return c.doSecretly(ctx, "set the management key", insSetManagement, 0xFF, 0xFF, header+next.Len(), func(b []byte) []byte {
+		return append(append(b, c.defaultAlgorithm(), refManagement, byte(next.Len())), next.Reveal()...)
 	})
 }
 
@@ -191,7 +192,7 @@ func (c *Card) authenticate(ctx context.Context, key secret.Secret) error {
 	}
 	proof := element(0x7C, append(element(0x80, witness...), element(0x81, challenge...)...)...)
 	answer, err = c.do(ctx, what, insAuthenticate, algorithm, refManagement, proof)
-	if isStatus(err, statusDenied, statusWrongData) {
+	if apdu.Is(err, apdu.Denied, apdu.WrongData) {
 		return device.ErrManagementKey
 	}
 	if err != nil {
