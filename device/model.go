@@ -69,6 +69,18 @@ var Models = []Model{
 	{PurismVendor, 0x4C4B, "Librem Key", NitrokeySlots | CCID},
 }
 
+// Make is what holds for all devices of a family.
+type Make struct {
+	Card     string // what is one that is seen by its smart card only: "Nitrokey 3"
+	CardCure string // what to look at where no smart card is seen of one that has some; empty: nothing
+}
+
+// Makes are the families whose devices the desk programs.
+var Makes = map[Family]Make{
+	YubiKey:  {Card: "YubiKey", CardCure: "its CCID interface may be switched off (ykman config usb --enable PIV)"},
+	Nitrokey: {Card: "Nitrokey 3"},
+}
+
 // FindModel looks up a USB identity.
 func FindModel(vendor, product uint16) (Model, bool) {
 	for _, m := range Models {

@@ -66,8 +66,11 @@ func AppToken(id ID, app string) TokenID { return TokenID(string(id) + "/" + app
 // SlotToken names the OTP slot (1 or 2) of a YubiKey.
 func SlotToken(id ID, slot int) TokenID { return TokenID(string(id) + "/otp" + strconv.Itoa(slot)) }
 
-// PIVToken names the PIV application of a YubiKey.
+// PIVToken names the PIV application of a device.
 func PIVToken(id ID) TokenID { return TokenID(string(id) + "/piv") }
+
+// MayHavePIV tells whether devices of that family can have a PIV application.
+func (id ID) MayHavePIV() bool { row, _ := ApplicationOf(PIVToken(id)); return row.Family != "" }
 
 // FobToken names the fob with a serial, in which the case of letters does not matter.
 func FobToken(serial string) (TokenID, error) {

@@ -392,3 +392,25 @@ func TestPasswords(t *testing.T) {
 		t.Errorf("%d tries are left", tries)
 	}
 }
+
+func TestForgottenPassword(t *testing.T) {
+	b := newAppBench(t, "nk-00005d19/hotp1")
+	if err := b.LearnPassword(t.Context(), officer, b.id, secret.New([]byte(nitrokeypro.FactoryAdminPIN)), quietly); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ForgetPassword(officer, b.id); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []device.TokenID{b.id, "nk-00005d19/hotp2", "yk-10000001/otp2", "yk-10000001/oath:alice", "fob-2308001"} {
+		var refused *provision.RefusedError
+		if err := b.ForgetPassword(officer, id); !errors.As(err, &refused) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if err := b.enroll(); !errors.Is(err, device.ErrLocked) {
+		t.Errorf("without it: %v", err)
+	}
+	if tries := b.pro.AdminTries(); tries != 3 {
+		t.Errorf("%d tries are left", tries)
+	}
+}

@@ -98,6 +98,25 @@ func (r *Runner) LearnPassword(ctx context.Context, by audit.Officer, id device.
 	return nil
 }
 
+// ForgetPassword has the vault forget the password or PIN of a token's application. Work that needs it says so again.
+func (r *Runner) ForgetPassword(by audit.Officer, id device.TokenID) error {
+	return r.Vault.Update(func(tx *vault.Tx) error {
+		known := shared(id)
+		if known {
+			s, err := tx.Password(id.Keeper())
+			if err != nil && !errors.Is(err, vault.ErrNotFound) {
+				return err
+			}
+			known = !s.IsZero()
+			s.Wipe()
+		}
+		if !known {
+			return refuse("", "the desk knows no password or PIN of %s", id)
+		}
+		return errors.Join(tx.DeletePassword(id.Keeper()), tx.Audit(vault.Done(by, "forget password", id, "")))
+	})
+}
+
 // forgetPassword forgets the password that a token had, which is gone, if no other token of its device needs it.
 func forgetPassword(tx *vault.Tx, id device.TokenID) error {
 	if !shared(id) {

@@ -189,7 +189,7 @@ func (w *work) due(tx *vault.Tx, id device.TokenID, why string, whose func(vault
 
 // dueOf is due for what the work's leaver has on a device: also for what was made before they got it.
 func (w *work) dueOf(tx *vault.Tx, id device.ID, why string) error {
-	if id.Family() != device.YubiKey || w.params.Leaver == "" {
+	if !id.MayHavePIV() || w.params.Leaver == "" {
 		return nil
 	}
 	t, err := tx.Token(device.PIVToken(id))
@@ -228,7 +228,7 @@ func revokeDue(tx *vault.Tx, by audit.Officer, id device.TokenID, why string, wh
 // has all that is on it: if a token of it is lost, the certificates on its card are.
 func orderedAway(tx *vault.Tx, o Order, t vault.Token, by audit.Officer) error {
 	switch {
-	case o.gone() && !t.ID.PIV() && t.ID.Device().Family() == device.YubiKey:
+	case o.gone() && !t.ID.PIV() && t.ID.Device().MayHavePIV():
 		_, err := revokeDue(tx, by, device.PIVToken(t.ID.Device()), fmt.Sprintf("%s of %s: %s", o.Action, t.ID, o.Loss), anybodys)
 		return err
 	case !t.ID.PIV(), o.Action != ActUnassign && o.Action != ActCompromise && o.Action != ActDelete:
@@ -258,7 +258,7 @@ func (o Reissue) cardOf(tx *vault.Tx, t vault.Token) (*string, error) {
 
 // onCard is the PIV application on a token's key, if its card may hold what the desk has put there; else it has no ID.
 func onCard(tx *vault.Tx, id device.TokenID) (vault.Token, error) {
-	if id.Device().Family() != device.YubiKey {
+	if !id.Device().MayHavePIV() {
 		return vault.Token{}, nil
 	}
 	t, err := tx.Token(device.PIVToken(id.Device()))
@@ -288,7 +288,7 @@ func (w *work) mayClear(tx *vault.Tx, card vault.Token) (leave bool, err error) 
 // last owner can use, and the last owner's certificates have to be revoked.
 func clearCard(ctx context.Context, w *work) error {
 	id := device.PIVToken(w.job.Token.Device())
-	if w.job.Token.Device().Family() != device.YubiKey {
+	if !w.job.Token.Device().MayHavePIV() {
 		return nil
 	}
 	release, err := w.Claim(id)

@@ -196,7 +196,7 @@ func (r *Runner) freeCard(o Reissue, old vault.Token, user string) (theirs bool,
 
 // emptyCardOf refuses a device that is new to the desk and on whose smart card is something, which would be erased.
 func (r *Runner) emptyCardOf(ctx context.Context, id device.TokenID) error {
-	if r.OpenPIV == nil || id.Device().Family() != device.YubiKey {
+	if r.OpenPIV == nil || !id.Device().MayHavePIV() {
 		return nil
 	}
 	err := r.OpenPIV(ctx, id.Device(), func(card device.PIV, _ bool) error {

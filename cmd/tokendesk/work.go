@@ -39,7 +39,7 @@ func workCommands() []*cli.Command {
 				&cli.StringFlag{Name: "reason", Usage: "why, in `WORDS` for the audit trail and the receipt"},
 			},
 		},
-		testCommand(), resyncCommand(), passwordCommand(), traceCommand(),
+		testCommand(), resyncCommand(), passwordCommand(), forgetPasswordCommand(), traceCommand(),
 	}
 }
 

@@ -33,6 +33,7 @@ const (
 	own         reason = "its own"
 	direct      reason = "replication was late"
 	again       reason = "replication took the first one back"
+	reopened    reason = "another entry opened it in between"
 )
 
 // book is what was written to a token's entry, and what the outbox had of that token.
@@ -62,9 +63,11 @@ func (s *stage) book(id device.TokenID, servers [2][]act, entries []entry) *book
 //   - An attempt makes one write at each server, at most.
 //   - An entry makes one write. A cut-off makes one at each server, as it is made everywhere at once. An Advance, and an Assign
 //     beside a Put, make none.
-//   - It makes one more at the same server only if replication has taken the first back, and one more at the other server only
-//     if replication had not brought the first there: within its grace, or when the attempt ended that had made it, or
-//     as the servers were apart a moment ago. In that way it may also make what an earlier entry wrote at the other server.
+//   - It makes one more at the same server only if replication has taken the first back, or a cut-off if another entry has opened
+//     the token there in between: an earlier one that was delivered after it, when the vault wanted the token open again.
+//   - It makes one more at the other server only if replication had not brought the first there: within its grace, or when the
+//     attempt ended that had made it, or as the servers were apart a moment ago. In that way it may also make what an earlier
+//     entry wrote at the other server.
 //   - An entry that brings a new seed makes at least one. A cut-off removes the secret at one server at least, if both had it
 //     when it was left.
 //
@@ -79,7 +82,7 @@ func (b *book) settle() {
 			b.fail("server %d: no attempt of an entry explains a write: %s", w.at+1, b.around(i, claims))
 		case direct:
 			b.result.direct++
-		case again:
+		case again, reopened:
 			b.result.undone++
 		}
 	}
@@ -228,6 +231,8 @@ func (b *book) reason(l ledger, c claim) reason {
 		return own
 	case b.takenBack(w, mine):
 		return again
+	case here != nil && e.cutsOff() && b.opened(l, *here, c):
+		return reopened
 	case here != nil:
 		return unexplained
 	case there != nil && b.late(b.writes[there.write], w, there.attempt < c.attempt):
@@ -236,6 +241,14 @@ func (b *book) reason(l ledger, c claim) reason {
 		return direct
 	}
 	return unexplained
+}
+
+// opened tells whether another entry has opened the token between two writes of an entry at a server.
+func (b *book) opened(l ledger, first, second claim) bool {
+	return slices.ContainsFunc(l.claims, func(o claim) bool {
+		w := b.writes[o.write]
+		return o.write > first.write && w.at == b.writes[second.write].at && w.opens && o.why != unexplained && o.entry != second.entry
+	})
 }
 
 // takenBack tells whether replication has changed the entry at that server since the desk last wrote it there; other than by

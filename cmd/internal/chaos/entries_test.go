@@ -149,6 +149,30 @@ func TestAccounts(t *testing.T) {
 			l.log(0, 4010, opening)
 			l.push(4020, 2, "disable")
 		}, noAttempt, 0, 0},
+		{"a cut-off again, as an earlier entry opened it in between", func(l *script) {
+			l.log(0, 100, opening)
+			l.officer(4000, "enable")
+			l.officer(4050, "disable")
+			l.log(0, 4100, closing)
+			l.fails(4200, 3, "disable", 4400)
+			l.officer(4250, "enable")
+			l.log(0, 4300, opening)
+			l.push(4350, 2, "enable")
+			l.log(0, 4450, closing)
+			l.push(4500, 3, "disable")
+			l.log(0, 4600, opening)
+			l.push(4700, 4, "enable")
+		}, "", 0, 1},
+		{"a cut-off again in one attempt", func(l *script) {
+			l.log(0, 100, opening)
+			l.officer(4000, "enable")
+			l.officer(4050, "disable")
+			l.log(0, 4100, closing)
+			l.log(0, 4300, opening)
+			l.push(4350, 2, "enable")
+			l.log(0, 4450, closing)
+			l.push(4500, 3, "disable")
+		}, noAttempt, 0, 0},
 		{"a cut-off that closes nothing", func(l *script) {
 			l.log(0, 100, opening)
 			l.replicate(1, 100, 100, opening)

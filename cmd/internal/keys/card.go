@@ -74,8 +74,7 @@ func (c card) identify(ctx context.Context, p *port, key *Key) error {
 	}
 	if key.ID == "" && key.Problem == "" {
 		if k := p.registry.wholeOf(p); k.ID != "" {
-			row, _ := device.ApplicationOf(device.PIVToken(k.ID))
-			key.ID, key.Serial, key.Firmware, key.Card.PIV = k.ID, k.Serial, k.Firmware, row.Family != ""
+			key.ID, key.Serial, key.Firmware, key.Card.PIV = k.ID, k.Serial, k.Firmware, k.ID.MayHavePIV()
 			return nil
 		}
 	}
@@ -238,8 +237,8 @@ type NoCardError struct {
 
 func (e *NoCardError) Error() string {
 	text := fmt.Sprintf("%s shows no smart card that the desk knows", e.ID)
-	if e.ID.Family() == device.YubiKey {
-		text = fmt.Sprintf("%s shows no smart card: its CCID interface may be switched off (ykman config usb --enable PIV)", e.ID)
+	if cure := device.Makes[e.ID.Family()].CardCure; cure != "" {
+		text = fmt.Sprintf("%s shows no smart card: %s", e.ID, cure)
 	}
 	if len(e.Problems) > 0 {
 		text += " (" + strings.Join(e.Problems, "; ") + ")"

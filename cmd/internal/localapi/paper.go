@@ -95,8 +95,8 @@ func (d *Desk) receiptOf(tx *vault.Tx, h vault.Handover) (api.Document, error) {
 	}
 	r := paper.Receipt{
 		Statement: paper.Statement{
-			Vault: head.Vault, Number: h.ID, Kind: paper.Kind(h.Kind), Token: string(h.Token), Serial: serialOf(h.Token, h.Serial), Generation: h.Generation,
-			Old: string(h.Old), OldSerial: serialOf(h.Old, h.OldSerial), OldStatus: string(h.OldStatus), From: h.From, To: h.To,
+			Vault: head.Vault, Number: h.ID, Kind: paper.Kind(h.Kind), Token: string(h.Token), Serial: serialOf(h.Token), Generation: h.Generation,
+			Old: string(h.Old), OldSerial: serialOf(h.Old), OldStatus: string(h.OldStatus), From: h.From, To: h.To,
 			Officer: h.Officer.Name, UID: h.Officer.UID, Time: h.Time, Reason: h.Reason, Offline: h.Offline, Emulated: h.Emulated,
 			Proof: paper.Proof(h.Proof), Point: act.Point(), Key: head.Key,
 		},
@@ -137,10 +137,7 @@ func actAt(tx *vault.Tx, seq uint64) (found audit.Entry, err error) {
 }
 
 // serialOf is the number that is printed on a token's device; empty if nothing has one.
-func serialOf(id device.TokenID, known device.Serial) string {
-	if known != 0 && id.Device().Family() == device.YubiKey {
-		return known.String()
-	}
+func serialOf(id device.TokenID) string {
 	family, number, _ := strings.Cut(string(id.Device()), "-")
 	if f := device.Family(family); f == device.Mail || f == device.Phone {
 		return ""
@@ -168,6 +165,6 @@ func (d *Desk) label(_ context.Context, in *TokenPath) (out api.Document, err er
 	if provision.TypeOf(id).Sent {
 		return out, api.Errorf(api.Refused, "codes of %s are sent: there is nothing that a label would stick to", id)
 	}
-	text, err := paper.Label{Desk: d.Imprint, Token: string(id), Serial: serialOf(id, t.Serial), Emulated: t.Emulated}.Render()
+	text, err := paper.Label{Desk: d.Imprint, Token: string(id), Serial: serialOf(id), Emulated: t.Emulated}.Render()
 	return api.Document{Kind: "label", Name: fileName("label-" + string(id)), Token: string(id), Text: string(text)}, err
 }

@@ -23,6 +23,17 @@ func (d *Desk) routePassword(a huma.API, who access) {
 	framed(a, d, who, op, []string{"password or PIN"}, at, d.learnPassword)
 }
 
+func (d *Desk) forgetPassword(ctx context.Context, in *TokenPath) (out api.Outcome, err error) {
+	id, err := in.id()
+	if err != nil {
+		return out, err
+	}
+	if err := d.Runner.ForgetPassword(officer(ctx), id); err != nil {
+		return out, err
+	}
+	return api.Outcome{Text: "forgotten: work that needs it asks for it again"}, nil
+}
+
 // passwordPath is a TokenPath that the router has not looked at, and that is therefore not repeated.
 type passwordPath struct{ TokenPath }
 

@@ -68,7 +68,7 @@ func (s *sheet) stock() error {
 		if t.Firmware != (device.Version{}) {
 			firmware = t.Firmware.String()
 		}
-		return s.Row(string(t.ID), serialOf(t.ID, t.Serial), s.typeOf(t.ID), string(t.Status), strconv.Itoa(t.Generation), firmware, t.Batch, t.Tenant,
+		return s.Row(string(t.ID), serialOf(t.ID), s.typeOf(t.ID), string(t.Status), strconv.Itoa(t.Generation), firmware, t.Batch, t.Tenant,
 			t.Description, s.day(t.Updated), s.day(t.Expires), s.notes(t))
 	})
 }
@@ -91,7 +91,7 @@ func (s *sheet) assignments() error {
 		if s.span != (timespan{}) && (h.Time.IsZero() || !s.span.has(h.Time)) {
 			return nil
 		}
-		return s.Row(t.Owner, string(t.ID), serialOf(t.ID, t.Serial), s.typeOf(t.ID), string(t.Status), since, how, by, receipt, s.day(t.LastUsed), s.day(t.Expires), s.notes(t))
+		return s.Row(t.Owner, string(t.ID), serialOf(t.ID), s.typeOf(t.ID), string(t.Status), since, how, by, receipt, s.day(t.LastUsed), s.day(t.Expires), s.notes(t))
 	})
 }
 

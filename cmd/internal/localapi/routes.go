@@ -113,6 +113,7 @@ func (d *Desk) routes() http.Handler {
 	work(a, d, officers.inTenants(), "/v1/tokens/{device}/{application}/resync", "resync", "Find the counter from consecutive codes", d.resync)
 	d.routeResyncBatch(a, officers.inTenants())
 	d.routePassword(a, officers)
+	post(a, d, officers, "/v1/tokens/{device}/{application}/password/forget", "password-forget", "Forget the password or PIN of a device", d.forgetPassword)
 	work(a, d, officers, "/v1/tokens/{device}/{application}/trace", "trace", "Record the traffic of an enroll with a published seed, on a token that nobody has", d.recordTrace)
 	get(a, d, everyone, "/v1/oath/{device}", "oath", "What an OATH applet holds", d.listOATH)
 	d.routePIV(a)

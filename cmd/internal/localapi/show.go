@@ -125,10 +125,8 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 	}
 	if m, ok := device.FindModel(k.Info.Vendor, k.Info.Product); ok {
 		out.Model = m.Name
-	} else if !k.HID() && k.ID.Family() == device.YubiKey {
-		out.Model = "YubiKey"
-	} else if !k.HID() && k.ID.Family() == device.Nitrokey {
-		out.Model = "Nitrokey 3"
+	} else if make, ok := device.Makes[k.ID.Family()]; ok && !k.HID() {
+		out.Model = make.Card
 	}
 	if c := k.Card; c.Bus != "" {
 		out.Card = &api.Card{Reader: c.Reader, Emulated: c.Emulated, Problem: c.Problem, Cure: c.Cure}
