@@ -92,8 +92,8 @@ func (s *Session) put(ctx context.Context, c Credential, seed, pin secret.Secret
 		return err
 	}
 	err := s.write(ctx, c, seed)
-	taken := apdu.Is(err, apdu.Blocked, apdu.Conditions)
-	if s.about.nitrokey && apdu.Is(err, apdu.Full) { // it looks for room before it looks for the name
+	taken := apdu.Is(err, apdu.Blocked, apdu.Conditions) // of a Nitrokey 3, and of a CanoKey
+	if s.about.nitrokey && apdu.Is(err, apdu.Full) {     // it looks for room before it looks for the name
 		var unknown error
 		if taken, unknown = s.has(ctx, c.Name); unknown != nil {
 			return unknown

@@ -55,7 +55,7 @@ func New(ctx context.Context, card device.Card, emulated bool) (*Card, error) {
 	}
 	c := &Card{card: card, emulated: emulated, info: info}
 	err = c.choose(ctx, apdu.PIV)
-	if apdu.Is(err, apdu.NotFound) {
+	if apdu.IsUnknown(err) {
 		return nil, &device.CureError{
 			Err:  errors.New("the key has no PIV application, or has it switched off"),
 			Cure: "switch it on: ykman config usb --enable PIV",
@@ -87,7 +87,7 @@ func (c *Card) forget(ctx context.Context) error {
 	if !c.proven {
 		return nil
 	}
-	if err := c.choose(ctx, apdu.Management); err != nil && !apdu.Is(err, apdu.NotFound) {
+	if err := c.choose(ctx, apdu.Management); err != nil && !apdu.IsUnknown(err) {
 		return err
 	}
 	err := c.choose(ctx, apdu.PIV)

@@ -125,8 +125,8 @@ func (d *Desk) key(ctx context.Context, k keys.Key) (out api.Key, err error) {
 	}
 	if m, ok := device.FindModel(k.Info.Vendor, k.Info.Product); ok {
 		out.Model = m.Name
-	} else if make, ok := device.Makes[k.ID.Family()]; ok && !k.HID() {
-		out.Model = make.Card
+	} else if known, ok := device.Makes[k.ID.Family()]; ok && !k.HID() {
+		out.Model = known.Card
 	}
 	if c := k.Card; c.Bus != "" {
 		out.Card = &api.Card{Reader: c.Reader, Emulated: c.Emulated, Problem: c.Problem, Cure: c.Cure}
