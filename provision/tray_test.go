@@ -174,12 +174,28 @@ func (d *tray) ends() error {
 			release()
 		}
 	}
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() { // one that is just returning is not left
+		left := goroutine()
+		if left == "" {
+			return err
+		}
+		if time.Now().After(deadline) {
+			d.t.Errorf("a goroutine is left:\n%s", left)
+			return err
+		}
+	}
+}
+
+// goroutine is the stack of one that a Runner has started, if there is any.
+func goroutine() string {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	if strings.Contains(string(stacks), "provision.(*Runner)") {
-		d.t.Errorf("a goroutine is left:\n%s", stacks)
+	for s := range strings.SplitSeq(string(stacks), "\n\n") {
+		if strings.Contains(s, "provision.(*Runner)") {
+			return s
+		}
 	}
-	return err
+	return ""
 }
 
 // take is an each that passes codes on; a key is done after so many.
