@@ -20,7 +20,7 @@ func passwordCommand() *cli.Command {
 
 func forgetPasswordCommand() *cli.Command {
 	return &cli.Command{
-		Name: "forget-password", Usage: "have the desk forget the password or PIN of a device; work that needs it asks for it again", ArgsUsage: "TOKEN",
+		Name: "forget-password", Usage: "have the desk forget the password or PIN of a device", ArgsUsage: "TOKEN",
 		Category: "Work", Action: forgetPassword,
 	}
 }
