@@ -55,7 +55,7 @@ func pinError(err error, name string) error {
 		return err
 	case code == apdu.Blocked:
 		return &device.PINError{Name: name}
-	case code&^0xF == apdu.Retries, code&^0xF == apdu.Warning:
+	case code&^0xF == apdu.Retries, code&^0xF == apdu.Warning: // the latter of old firmware (go-piv/piv-go#60)
 		return &device.PINError{Name: name, Retries: int(code & 0xF)}
 	}
 	return err
